@@ -110,8 +110,8 @@ pub enum Cause {
 /// A connection's state machine. Implemented by Socket.IO over Engine.IO, by Plaza's own protocol, by
 /// the upgrade probe, and by the echo of the wire profile.
 pub trait Connection: Send {
-    /// The transport is ready; called once.
-    fn on_open(&mut self, now: Millis, out: &mut Vec<Action>);
+    /// The transport is ready and the connection has its place; called once.
+    fn on_open(&mut self, key: ConnKey, now: Millis, out: &mut Vec<Action>);
     /// A message arrived.
     fn on_message(&mut self, message: Incoming<'_>, now: Millis, out: &mut Vec<Action>);
     /// A WebSocket pong arrived.
@@ -132,8 +132,9 @@ pub trait Connection: Send {
     fn before_close(&mut self, _cause: Cause, _out: &mut Vec<Action>) {}
     /// The connection has ended; last call. Pushes at most requests ([`Op::Close`]).
     fn on_close(&mut self, cause: Cause, rooms: Vec<RoomId>, out: &mut Vec<Action>);
-    /// True for Engine.IO sessions: they may live on polling, and then their room frames are re-packed.
-    fn is_engineio(&self) -> bool {
-        false
+    /// The random part of the Engine.IO sid: a polling request must bring it. `Some` marks an Engine.IO
+    /// session, which may live on polling; then its room frames are re-packed as packets.
+    fn sid_secret(&self) -> Option<[u8; 16]> {
+        None
     }
 }
