@@ -53,11 +53,7 @@ impl Position {
         if *version != VERSION || *shard != 0 {
             return Err(BadPosition);
         }
-        Ok(Self {
-            epoch: Epoch(*epoch),
-            seq: u64::from_be_bytes(*seq),
-            check: u32::from_be_bytes(*check),
-        })
+        Ok(Self { epoch: Epoch(*epoch), seq: u64::from_be_bytes(*seq), check: u32::from_be_bytes(*check) })
     }
 
     /// The 30 characters, without allocating.

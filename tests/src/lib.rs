@@ -1,1 +1,14 @@
-//! stub
+//! The harness: real servers and real Plaza processes on free ports of loopback, ended on drop, with
+//! their logs shown when a test fails.
+//!
+//! | module | what it starts |
+//! |---|---|
+//! | [`process`] | any program, with its log in a file |
+//! | [`redis`] | `redis-server` |
+//! | [`nats`] | `nats-server` with JetStream |
+//! | [`cluster`] | `plaza-edge`, `plaza-session` and `plaza-fanout`, as many as wanted |
+
+pub mod cluster;
+pub mod nats;
+pub mod process;
+pub mod redis;

@@ -1,0 +1,120 @@
+//! Plaza as it runs in production: services as processes of their own on real Redis and real NATS.
+
+use crate::nats::NatsServer;
+use crate::process::{Process, built};
+use crate::redis::RedisServer;
+use std::net::SocketAddr;
+
+/// One service process and where it listens.
+#[derive(Debug)]
+pub struct Service {
+    /// The process.
+    pub process: Process,
+    /// Its main address: gRPC, or the public one of an edge.
+    pub addr: SocketAddr,
+    /// Its admin address.
+    pub admin: SocketAddr,
+}
+
+impl Service {
+    /// Starts a service binary with `--listen` and `--admin-listen` on free ports and more arguments.
+    pub async fn start(program: &str, args: &[String]) -> Self {
+        let mut all: Vec<String> = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"]
+            .map(str::to_owned)
+            .into();
+        all.extend_from_slice(args);
+        let mut process = Process::start(program, &built(program), &all, &[]);
+        let addr = process.listening("listen").await;
+        let admin = process.listening("admin-listen").await;
+        Self { process, addr, admin }
+    }
+
+    /// `http://host:port` of the main address.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+}
+
+/// Edges, one session service, one fanout service, Redis and NATS.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The edges.
+    pub edges: Vec<Service>,
+    /// The session service.
+    pub session: Service,
+    /// The fanout service.
+    pub fanout: Service,
+    /// The session store.
+    pub redis: RedisServer,
+    /// The room log.
+    pub nats: NatsServer,
+}
+
+impl Cluster {
+    /// Starts everything with `edges` edges and waits until each listens and is ready.
+    pub async fn start(edges: usize) -> Self {
+        Self::start_with(edges, &[]).await
+    }
+
+    /// Like [`Self::start`], with more arguments for each edge.
+    pub async fn start_with(edges: usize, edge_args: &[&str]) -> Self {
+        let (redis, nats) = tokio::join!(RedisServer::start(), NatsServer::start());
+        let fanout = Service::start("plaza-fanout", &["--nats-url".into(), nats.url()]).await;
+        let session =
+            Service::start("plaza-session", &["--redis-url".into(), redis.url(), "--fanout-addr".into(), fanout.url()])
+                .await;
+        let mut cluster = Self { edges: Vec::new(), session, fanout, redis, nats };
+        for _ in 0..edges {
+            cluster.add_edge(edge_args).await;
+        }
+        cluster
+    }
+
+    /// Starts one more edge.
+    pub async fn add_edge(&mut self, args: &[&str]) -> &Service {
+        let mut all = vec![
+            "--peer-listen".into(),
+            "127.0.0.1:0".into(),
+            "--session-addr".into(),
+            self.session.url(),
+            "--fanout-addr".into(),
+            self.fanout.url(),
+            "--nats-url".into(),
+            self.nats.url(),
+            "--threads".into(),
+            "1".into(),
+        ];
+        all.extend(args.iter().map(|&a| a.to_owned()));
+        let edge = Service::start("plaza-edge", &all).await;
+        wait_ready(edge.admin).await;
+        self.edges.push(edge);
+        self.edges.last().expect("one was just added")
+    }
+}
+
+/// Waits until `/readyz` of an admin address answers 200.
+///
+/// # Panics
+/// When it does not within [`crate::process::PATIENCE`].
+pub async fn wait_ready(admin: SocketAddr) {
+    let begin = std::time::Instant::now();
+    loop {
+        let answer = http_get(admin, "/readyz").await;
+        if answer.as_deref().is_some_and(|a| a.starts_with("HTTP/1.1 200")) {
+            return;
+        }
+        assert!(begin.elapsed() < crate::process::PATIENCE, "not ready: {answer:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// One plain HTTP/1.1 GET; the whole answer as text, `None` when there is none.
+pub async fn http_get(addr: SocketAddr, path: &str) -> Option<String> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(addr).await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    Some(answer)
+}

@@ -1,0 +1,3 @@
+//! System and conformance tests: one binary, a module per topic.
+
+mod servers;
