@@ -1,1 +1,3 @@
-//! stub
+//! The edge: terminates the sockets.
+
+pub mod web;
