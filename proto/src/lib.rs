@@ -9,12 +9,16 @@
 //! | [`subject`] | NATS subjects and headers |
 //! | [`code`] | the one table of error codes |
 //! | [`feed`] | what the store distributes to edges |
+//! | [`text`] | what a line of text may hold |
+//! | [`time`] | the store's times |
 
 pub mod code;
 pub mod feed;
 pub mod ids;
 pub mod position;
 pub mod subject;
+pub mod text;
+pub mod time;
 
 pub use generated::client::v1 as client;
 pub use generated::event::v1 as event;
