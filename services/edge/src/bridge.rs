@@ -167,7 +167,9 @@ pub struct Identity {
 impl Identity {
     /// The user id as events carry it.
     pub fn user_id(&self) -> String {
-        self.user_id.as_deref().map_or_else(|| plaza_proto::ids::session_user_id(&self.session.to_string()), str::to_owned)
+        self.user_id
+            .as_deref()
+            .map_or_else(|| plaza_proto::ids::session_user_id(&self.session.to_string()), str::to_owned)
     }
 }
 

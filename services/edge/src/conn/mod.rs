@@ -107,6 +107,44 @@ pub enum Cause {
     Replaced,
 }
 
+impl Cause {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 13] = [
+        Self::Client,
+        Self::Transport,
+        Self::PingTimeout,
+        Self::Protocol,
+        Self::ConnectTimeout,
+        Self::Slow,
+        Self::Limit,
+        Self::Kicked,
+        Self::Drain,
+        Self::Unauthenticated,
+        Self::Unavailable,
+        Self::Reset,
+        Self::Replaced,
+    ];
+
+    /// The label's text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Transport => "transport",
+            Self::PingTimeout => "ping_timeout",
+            Self::Protocol => "protocol",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Slow => "slow",
+            Self::Limit => "limit",
+            Self::Kicked => "kicked",
+            Self::Drain => "drain",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Unavailable => "unavailable",
+            Self::Reset => "reset",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
 /// A connection's state machine. Implemented by Socket.IO over Engine.IO, by Plaza's own protocol, by
 /// the upgrade probe, and by the echo of the wire profile.
 pub trait Connection: Send {

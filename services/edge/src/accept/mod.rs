@@ -1,0 +1,9 @@
+//! The HTTP side of a shard: accept loop, handshake, and the hand-over of upgraded sockets to the engine.
+
+mod host;
+mod listener;
+mod upgrade;
+
+pub use host::{HttpLimits, serve};
+pub use listener::tune;
+pub use upgrade::upgrade;

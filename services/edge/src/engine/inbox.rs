@@ -1,0 +1,130 @@
+//! A shard's one inbox: a bounded FIFO that other threads push into and the shard empties in batches.
+
+use crate::bridge::{Delivery, Inbound};
+use crate::engine::{Adopt, Poll, Stats};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The inbox had no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the shard's inbox is full")]
+pub struct Full;
+
+/// The sender's side of a shard's inbox; cheap to clone.
+///
+/// Never waits: one short lock, and a wake-up only when the shard sleeps.
+#[derive(Clone, Debug)]
+pub struct ShardHandle {
+    shared: Arc<Shared>,
+}
+
+/// What the two sides share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    index: u16,
+    capacity: usize,
+    queue: Mutex<Queue>,
+    waker: mio::Waker,
+    stats: Stats,
+}
+
+#[derive(Debug)]
+struct Queue {
+    messages: VecDeque<Inbound>,
+    /// The shard is about to sleep, or sleeps: the next message wakes it.
+    sleeping: bool,
+    /// The shard is gone; messages are dropped.
+    closed: bool,
+}
+
+impl ShardHandle {
+    pub(super) fn new(index: u16, capacity: usize, waker: mio::Waker) -> Self {
+        let messages = VecDeque::with_capacity(256);
+        let queue = Mutex::new(Queue { messages, sleeping: false, closed: false });
+        Self { shared: Arc::new(Shared { index, capacity, queue, waker, stats: Stats::default() }) }
+    }
+
+    /// Which shard this is.
+    pub fn index(&self) -> u16 {
+        self.shared.index
+    }
+
+    /// The shard's counters.
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    /// Hands over an event of a room.
+    ///
+    /// # Errors
+    /// [`Full`]: the inbox holds its bound of messages; the room must resync on this shard.
+    pub fn try_deliver(&self, delivery: Arc<Delivery>) -> Result<(), Full> {
+        self.push(Inbound::Deliver(delivery), self.shared.capacity)
+    }
+
+    /// Sends anything that must arrive: replies and controls. Their number is bounded by the requests in
+    /// flight and by the connections, so they have room above the bound for deliveries.
+    ///
+    /// A `Deliver` in here is subject to its bound all the same, and lost when there is no room: use
+    /// [`Self::try_deliver`].
+    pub fn send(&self, message: Inbound) {
+        let bound = if matches!(message, Inbound::Deliver(_)) { self.shared.capacity } else { usize::MAX };
+        // A shard that is gone has no connection left to tell.
+        let _gone = self.push(message, bound);
+    }
+
+    /// Hands over a socket after its upgrade.
+    ///
+    /// # Errors
+    /// [`Full`]: twice the bound waits; the socket is closed by dropping it.
+    pub fn adopt(&self, adopt: Adopt) -> Result<(), Full> {
+        self.push(Inbound::Adopt(Box::new(adopt)), self.shared.capacity.saturating_mul(2))
+    }
+
+    /// Hands over a long-polling call.
+    ///
+    /// # Errors
+    /// [`Full`]: twice the bound waits; answer 503.
+    pub fn poll(&self, poll: Poll) -> Result<(), Full> {
+        self.push(Inbound::Poll(Box::new(poll)), self.shared.capacity.saturating_mul(2))
+    }
+
+    fn push(&self, message: Inbound, bound: usize) -> Result<(), Full> {
+        let mut queue = self.lock();
+        if queue.closed || queue.messages.len() >= bound {
+            return Err(Full);
+        }
+        queue.messages.push_back(message);
+        if std::mem::take(&mut queue.sleeping) {
+            drop(queue);
+            // Fails only when the shard's poll is gone, and then nobody is left to wake.
+            let _ = self.shared.waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Moves what waits into `batch`, which is empty. With `sleep` and nothing waiting, the next message
+    /// wakes the shard.
+    pub(super) fn take(&self, batch: &mut VecDeque<Inbound>, sleep: bool) {
+        let mut queue = self.lock();
+        if queue.messages.is_empty() {
+            queue.sleeping = sleep;
+        } else {
+            std::mem::swap(&mut queue.messages, batch);
+        }
+    }
+
+    /// Refuses everything from now on and drops what waits.
+    pub(super) fn close(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        let left = std::mem::take(&mut queue.messages);
+        drop(queue);
+        drop(left);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // No code panics while it holds the lock, so a poisoned queue is still whole.
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,40 @@
+//! The engine: one shard a thread, which owns its sockets, timers and room logs.
+//!
+//! ```text
+//! accept --Adopt--> inbox --> slot: descriptor, parser, Connection (a state machine of conn/)
+//!                                |  bytes in -> messages -> Connection -> Actions -> private packets out
+//! hub ---Deliver--> inbox --> room log: encoded frames --sweep--> one send per member
+//! ```
+
+mod inbox;
+mod options;
+mod poll;
+mod shard;
+mod stats;
+
+use crate::conn::Connection;
+use bytes::Bytes;
+
+pub use inbox::{Full, ShardHandle};
+pub use options::{Settings, SocketOptions};
+pub use poll::{Poll, PollAnswer, PollCall};
+pub use shard::Shard;
+pub use stats::{LATENCY_BOUNDS_US, Stats};
+
+/// A WebSocket after its handshake, on the way into a shard.
+pub struct Adopt {
+    /// The socket, non-blocking; the 101 is written.
+    pub socket: std::net::TcpStream,
+    /// Bytes that the client sent behind its handshake.
+    pub leftover: Bytes,
+    /// The protocol that runs on it.
+    pub connection: Box<dyn Connection>,
+    /// Its rules.
+    pub options: SocketOptions,
+}
+
+impl std::fmt::Debug for Adopt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Adopt").field("socket", &self.socket).field("options", &self.options).finish_non_exhaustive()
+    }
+}

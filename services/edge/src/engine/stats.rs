@@ -1,0 +1,44 @@
+//! Counters of a shard. Written by the shard alone, once a turn; read by the metrics at any time.
+
+use crate::conn::Cause;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Upper bounds of the latency buckets in microseconds; one more bucket takes what is above.
+pub const LATENCY_BOUNDS_US: [u64; 14] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
+
+/// Counters since the shard began.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Connections now, polling sessions included.
+    pub connections: AtomicU64,
+    /// Rooms with a log now.
+    pub rooms: AtomicU64,
+    /// Events handed to a member's socket.
+    pub deliveries: AtomicU64,
+    /// Calls of send.
+    pub sends: AtomicU64,
+    /// Bytes of room events now held in logs.
+    pub log_bytes: AtomicU64,
+    /// Events that arrived, by the time until the last member was served, in microseconds.
+    pub latency: [AtomicU64; LATENCY_BOUNDS_US.len() + 1],
+    /// Sum of those times in microseconds.
+    pub latency_sum_us: AtomicU64,
+    closes: [AtomicU64; Cause::ALL.len()],
+}
+
+impl Stats {
+    /// Connections that ended for this cause.
+    pub fn closes(&self, cause: Cause) -> u64 {
+        self.closes[cause as usize].load(Relaxed)
+    }
+
+    pub(super) fn closed(&self, cause: Cause) {
+        add(&self.closes[cause as usize], 1);
+    }
+}
+
+/// Adds to a counter that only this thread writes.
+pub(super) fn add(counter: &AtomicU64, amount: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(amount), Relaxed);
+}

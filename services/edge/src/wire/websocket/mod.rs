@@ -1,0 +1,1 @@
+//! The WebSocket protocol, server side (RFC 6455): handshake, frames, messages. Pure.
