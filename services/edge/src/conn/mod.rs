@@ -53,12 +53,17 @@ pub enum Action {
     },
     /// Take it out.
     Exit(RoomId),
-    /// This WebSocket probes for the polling session `to`; the engine answers
-    /// [`Connection::on_probe`] and releases a waiting GET with a noop.
+    /// This WebSocket wants to take over the polling session `to`; the engine answers
+    /// [`Connection::on_probe`] at once. The session is held for it until it ends or upgrades.
     Probe {
-        /// The polling session.
+        /// The polling session; its generation is not known to the client and is not compared.
         to: ConnKey,
+        /// The random part of the sid.
+        secret: [u8; 16],
     },
+    /// The client has probed: the session's waiting GET is answered with a noop, and so is each one
+    /// that comes before the upgrade.
+    Release,
     /// The probe is complete: this WebSocket becomes the transport of the session it probed for.
     Upgrade,
     /// End the connection. Nothing is sent or received after it but what was queued before.
@@ -160,7 +165,7 @@ pub trait Connection: Send {
     fn on_control(&mut self, control: &Control, now: Millis, out: &mut Vec<Action>);
     /// A room lost events for this member; only asked of connections whose variant got no reset frame.
     fn on_reset(&mut self, room: RoomId, now: Millis, out: &mut Vec<Action>);
-    /// The probe's answer: the session exists, polls, and is not probed by another.
+    /// The answer to [`Action::Probe`]: the session exists, polls, and no other WebSocket probes for it.
     fn on_probe(&mut self, _accepted: bool, _now: Millis, _out: &mut Vec<Action>) {}
     /// [`Self::deadline`] has passed.
     fn on_deadline(&mut self, now: Millis, out: &mut Vec<Action>);

@@ -1,1 +1,3 @@
 //! The WebSocket protocol, server side (RFC 6455): handshake, frames, messages. Pure.
+
+pub mod encode;

@@ -1,0 +1,221 @@
+//! Room events as complete WebSocket frames, once per variant.
+
+use super::json::{ObjectWriter, write_string};
+use super::plaza;
+use super::socketio::{self, lines};
+use super::websocket::encode::{FrameBuffer, TEXT};
+use crate::bridge::{RoomEvent, Variant};
+use bytes::Bytes;
+use plaza_proto::code::Locale;
+use plaza_proto::event::event::{Content, Kind};
+use plaza_proto::ids::RoomName;
+use plaza_proto::position::Position;
+use std::borrow::Cow;
+
+/// Encodes one stored event for every member that uses `variant`.
+///
+/// `previous` is the position before it in the room (Plaza's own protocol tells it). `offset` is the
+/// Socket.IO recovery offset, the last argument of the event; `None` while recovery is off. Empty
+/// bytes: the variant shows nothing of this event.
+pub fn encode_event(
+    variant: Variant,
+    room: &RoomName,
+    event: &RoomEvent,
+    previous: Option<Position>,
+    offset: Option<&str>,
+) -> Bytes {
+    match variant {
+        Variant::TextZh => frame(offset, |out| write_line(out, Locale::Zh, event)),
+        Variant::TextEn => frame(offset, |out| write_line(out, Locale::En, event)),
+        Variant::Event => frame(offset, |out| write_object(out, room, event)),
+        Variant::PlazaJson => plaza::json::event_frame(room, event, previous),
+        Variant::PlazaProto => plaza::proto::event_frame(room, event, previous),
+    }
+}
+
+/// Encodes "somebody is typing": volatile, so it carries no offset.
+pub fn encode_typing(variant: Variant, room: &RoomName, username: &str) -> Bytes {
+    match variant {
+        Variant::TextZh | Variant::TextEn | Variant::Event => {
+            let mut buffer = FrameBuffer::with_capacity(64 + username.len());
+            let out = buffer.payload();
+            socketio::begin_event(out, "/", None, "typing");
+            ObjectWriter::new(argument(out)).string("room", room.as_str()).string("username", username).end();
+            out.push(b']');
+            buffer.finish(TEXT)
+        }
+        Variant::PlazaJson => plaza::json::typing_frame(room, username),
+        Variant::PlazaProto => plaza::proto::typing_frame(room, username),
+    }
+}
+
+/// Writes the beginning of an event and its argument, up to the closing bracket; `None`: shows nothing.
+type Written = Option<()>;
+
+/// The tutorial's line of an event, or the event itself for data.
+fn write_line(out: &mut Vec<u8>, locale: Locale, event: &RoomEvent) -> Written {
+    let name = &event.event.username;
+    let line = match (event.event.kind(), &event.event.content) {
+        (Kind::Text, Some(Content::Text(text))) => Cow::Owned(format!("{name}:{text}")),
+        (Kind::Notice, Some(Content::Text(text))) => Cow::Borrowed(text.as_str()),
+        (Kind::Left, _) => Cow::Owned(lines::left(locale, name)),
+        (Kind::Data, _) => return write_data(out, event),
+        _ => return None,
+    };
+    socketio::begin_event(out, "/", None, "message");
+    write_string(argument(out), &line);
+    Some(())
+}
+
+/// The event as an object.
+fn write_object(out: &mut Vec<u8>, room: &RoomName, event: &RoomEvent) -> Written {
+    let stored = &*event.event;
+    let (name, text) = match (stored.kind(), &stored.content) {
+        (Kind::Text, Some(Content::Text(text))) => ("message", Some(text)),
+        (Kind::Notice, Some(Content::Text(text))) => ("notice", Some(text)),
+        (Kind::Joined, _) => ("joined", None),
+        (Kind::Left, _) => ("left", None),
+        (Kind::Renamed, _) => ("renamed", None),
+        (Kind::Data, _) => return write_data(out, event),
+        _ => return None,
+    };
+    socketio::begin_event(out, "/", None, name);
+    let mut object = ObjectWriter::new(argument(out));
+    object.string("room", room.as_str());
+    if text.is_some() {
+        object.display("id", event.id).display("position", event.position);
+    }
+    object.string_if("username", &stored.username).string_if("previousUsername", &stored.previous_username);
+    if let Some(text) = text {
+        object.string("text", text).integer("at", event.time);
+    }
+    object.end();
+    Some(())
+}
+
+/// Data of the application is an event of its own type. A type that would mislead the stock client
+/// and JSON that would break it are not shown.
+fn write_data(out: &mut Vec<u8>, event: &RoomEvent) -> Written {
+    let Some(Content::Data(data)) = &event.event.content else { return None };
+    let json = super::json::valid(&data.json).filter(|_| !socketio::is_reserved(&data.r#type))?;
+    socketio::begin_event(out, "/", None, &data.r#type);
+    argument(out).extend_from_slice(json.as_bytes());
+    Some(())
+}
+
+fn frame(offset: Option<&str>, write: impl FnOnce(&mut Vec<u8>) -> Written) -> Bytes {
+    let mut buffer = FrameBuffer::with_capacity(256);
+    let out = buffer.payload();
+    if write(out).is_none() {
+        return Bytes::new();
+    }
+    if let Some(offset) = offset {
+        write_string(argument(out), offset);
+    }
+    out.push(b']');
+    buffer.finish(TEXT)
+}
+
+fn argument(out: &mut Vec<u8>) -> &mut Vec<u8> {
+    out.push(b',');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plaza_proto::event::{Data, Event};
+    use plaza_proto::ids::MessageId;
+    use plaza_proto::position::Epoch;
+    use std::sync::Arc;
+
+    fn event(kind: Kind, content: Option<Content>) -> RoomEvent {
+        let id = MessageId([7; 16]);
+        let event = Event {
+            version: 1,
+            kind: kind.into(),
+            user_id: "g:x".into(),
+            username: "小明".into(),
+            content,
+            ..Event::default()
+        };
+        RoomEvent { position: Position::of(Epoch([1; 8]), 5, id), id, time: 1_700_000_000_000, event: Arc::new(event) }
+    }
+
+    fn shown(variant: Variant, event: &RoomEvent, offset: Option<&str>) -> String {
+        let room = RoomName::parse("lobby").expect("a valid name");
+        let frame = encode_event(variant, &room, event, None, offset);
+        let header = match frame.get(1) {
+            None => return String::new(),
+            Some(126) => 4,
+            Some(_) => 2,
+        };
+        String::from_utf8(frame[header..].to_vec()).expect("text")
+    }
+
+    #[test]
+    fn text_variants_show_the_tutorials_lines() {
+        let text = event(Kind::Text, Some(Content::Text("你好 \"<b>\"".into())));
+        assert_eq!(shown(Variant::TextZh, &text, None), r#"42["message","小明:你好 \"<b>\""]"#);
+        assert_eq!(shown(Variant::TextZh, &event(Kind::Left, None), None), r#"42["message","小明 已离开聊天室。"]"#);
+        assert_eq!(
+            shown(Variant::TextEn, &event(Kind::Left, None), None),
+            r#"42["message","小明 has left the chat room."]"#
+        );
+        for silent in [Kind::Joined, Kind::Renamed] {
+            assert_eq!(shown(Variant::TextZh, &event(silent, None), None), "");
+            assert_eq!(shown(Variant::TextEn, &event(silent, None), None), "");
+        }
+    }
+
+    #[test]
+    fn the_event_variant_shows_objects() {
+        let text = event(Kind::Text, Some(Content::Text("hi".into())));
+        let (id, position) = (text.id, text.position);
+        assert_eq!(
+            shown(Variant::Event, &text, None),
+            format!(
+                r#"42["message",{{"room":"lobby","id":"{id}","position":"{position}","username":"小明","text":"hi","at":1700000000000}}]"#
+            )
+        );
+        assert_eq!(
+            shown(Variant::Event, &event(Kind::Joined, None), None),
+            r#"42["joined",{"room":"lobby","username":"小明"}]"#
+        );
+        assert_eq!(
+            shown(Variant::Event, &event(Kind::Left, None), None),
+            r#"42["left",{"room":"lobby","username":"小明"}]"#
+        );
+    }
+
+    #[test]
+    fn data_is_an_event_of_its_type_and_passes_through_unchanged() {
+        let data = |kind: &str, json: &'static str| {
+            event(
+                Kind::Data,
+                Some(Content::Data(Data { r#type: kind.into(), json: Bytes::from_static(json.as_bytes()) })),
+            )
+        };
+        for variant in [Variant::TextZh, Variant::TextEn, Variant::Event] {
+            assert_eq!(
+                shown(variant, &data("price", r#"{"b":1.50,"a":[]}"#), None),
+                r#"42["price",{"b":1.50,"a":[]}]"#
+            );
+            assert_eq!(shown(variant, &data("disconnect", "1"), None), "", "a reserved name");
+            assert_eq!(shown(variant, &data("price", "{"), None), "", "no JSON");
+        }
+    }
+
+    #[test]
+    fn r02_the_offset_is_the_last_argument() {
+        let text = event(Kind::Text, Some(Content::Text("hi".into())));
+        assert_eq!(shown(Variant::TextZh, &text, Some("o1")), r#"42["message","小明:hi","o1"]"#);
+    }
+
+    #[test]
+    fn typing_carries_no_offset_and_ends_with_an_object() {
+        let room = RoomName::parse("lobby").expect("a valid name");
+        let frame = encode_typing(Variant::TextZh, &room, "a");
+        assert_eq!(&frame[2..], br#"42["typing",{"room":"lobby","username":"a"}]"#);
+    }
+}

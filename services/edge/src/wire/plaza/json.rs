@@ -1,0 +1,301 @@
+//! The JSON form: `{"id"?, "<body>": {...}}` with lowerCamelCase names.
+
+use super::frame::{BadFrame, Body, ClientFrame, Content, Hello, Publish, client_event};
+use crate::bridge::RoomEvent;
+use crate::wire::json::{MAX_INTEGER, ObjectWriter, valid};
+use crate::wire::websocket::encode::{FrameBuffer, TEXT};
+use bytes::Bytes;
+use plaza_proto::client::{self, ServerFrame, server_frame};
+use plaza_proto::ids::RoomName;
+use plaza_proto::position::Position;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// The outer object; each body is read after the id, so that an error can carry it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Outer<'a> {
+    id: Option<u64>,
+    #[serde(borrow)]
+    hello: Option<&'a RawValue>,
+    #[serde(borrow)]
+    set_username: Option<&'a RawValue>,
+    #[serde(borrow)]
+    join: Option<&'a RawValue>,
+    #[serde(borrow)]
+    leave: Option<&'a RawValue>,
+    #[serde(borrow)]
+    publish: Option<&'a RawValue>,
+    #[serde(borrow)]
+    typing: Option<&'a RawValue>,
+    #[serde(borrow)]
+    history: Option<&'a RawValue>,
+    #[serde(borrow)]
+    who: Option<&'a RawValue>,
+}
+
+/// A text, borrowed when it has no escapes.
+#[derive(Deserialize, Default)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The fields of every body but `hello` and `publish`.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    username: Option<Text<'a>>,
+    #[serde(borrow)]
+    room: Option<Text<'a>>,
+    #[serde(borrow)]
+    before: Option<Text<'a>>,
+    #[serde(borrow)]
+    after: Option<Text<'a>>,
+    limit: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct HelloFields<'a> {
+    #[serde(borrow)]
+    token: Option<Text<'a>>,
+    #[serde(borrow)]
+    guest: Option<Text<'a>>,
+    #[serde(borrow)]
+    locale: Option<Text<'a>>,
+    #[serde(borrow)]
+    resume: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PublishFields<'a> {
+    #[serde(borrow)]
+    room: Option<Text<'a>>,
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    client_id: Option<Text<'a>>,
+    retry: Option<bool>,
+}
+
+fn text(field: Option<Text<'_>>) -> Cow<'_, str> {
+    field.unwrap_or_default().0
+}
+
+/// Reads a text message.
+///
+/// # Errors
+/// [`BadFrame`] for anything that is not one known body in one object.
+pub fn decode(message: &str) -> Result<ClientFrame<'_>, BadFrame> {
+    let outer: Outer<'_> = serde_json::from_str(message).map_err(|e| BadFrame::new(0, format!("the frame: {e}")))?;
+    let id = outer.id.unwrap_or(0);
+    if id > MAX_INTEGER {
+        return Err(BadFrame::new(0, "an id is at most 2^53-1"));
+    }
+    let bodies = [
+        ("hello", outer.hello),
+        ("setUsername", outer.set_username),
+        ("join", outer.join),
+        ("leave", outer.leave),
+        ("publish", outer.publish),
+        ("typing", outer.typing),
+        ("history", outer.history),
+        ("who", outer.who),
+    ];
+    let mut present = bodies.into_iter().filter_map(|(name, json)| json.map(|json| (name, json.get())));
+    let (Some((name, json)), None) = (present.next(), present.next()) else { return Err(BadFrame::no_body(id)) };
+    Ok(ClientFrame { id, body: body(id, name, json)? })
+}
+
+fn body<'a>(id: u64, name: &str, json: &'a str) -> Result<Body<'a>, BadFrame> {
+    let wrong = |e: serde_json::Error| BadFrame::new(id, format!("{name}: {e}"));
+    match name {
+        "hello" => {
+            let hello: HelloFields<'_> = serde_json::from_str(json).map_err(wrong)?;
+            Ok(Body::Hello(Hello {
+                token: text(hello.token),
+                guest: text(hello.guest),
+                locale: text(hello.locale),
+                resume: text(hello.resume),
+            }))
+        }
+        "publish" => publish(id, serde_json::from_str(json).map_err(wrong)?),
+        _ => {
+            let fields: Fields<'_> = serde_json::from_str(json).map_err(wrong)?;
+            let room = text(fields.room);
+            Ok(match name {
+                "setUsername" => Body::SetUsername { username: text(fields.username) },
+                "join" => Body::Join { room, after: text(fields.after) },
+                "leave" => Body::Leave { room },
+                "typing" => Body::Typing { room },
+                "who" => Body::Who { room },
+                _ => Body::History {
+                    room,
+                    before: text(fields.before),
+                    after: text(fields.after),
+                    limit: fields.limit.unwrap_or(0),
+                },
+            })
+        }
+    }
+}
+
+fn publish(id: u64, fields: PublishFields<'_>) -> Result<Body<'_>, BadFrame> {
+    let content = match (fields.text, fields.kind, fields.data) {
+        (Some(text), None, None) => Content::Text(text.0),
+        (None, Some(kind), data) => {
+            // JSON's null arrives as `None`, and is data like any other.
+            Content::Data { kind: kind.0, json: Cow::Borrowed(data.map_or("null", RawValue::get).as_bytes()) }
+        }
+        _ => return Err(BadFrame::no_content(id)),
+    };
+    let retry = fields.retry.unwrap_or(false);
+    Ok(Body::Publish(Publish { room: text(fields.room), content, client_id: text(fields.client_id), retry }))
+}
+
+/// Writes a server frame as the payload of a text message.
+pub fn encode(frame: &ServerFrame) -> Vec<u8> {
+    let mut out = Vec::with_capacity(192);
+    write_frame(&mut out, frame);
+    out
+}
+
+fn write_frame(out: &mut Vec<u8>, frame: &ServerFrame) {
+    let mut outer = ObjectWriter::new(out);
+    if frame.id != 0 {
+        outer.integer("id", frame.id);
+    }
+    if let Some(body) = &frame.body {
+        write_body(&mut outer, body);
+    }
+    outer.end();
+}
+
+fn write_body(outer: &mut ObjectWriter<'_>, body: &server_frame::Body) {
+    use server_frame::Body as B;
+    match body {
+        B::Welcome(b) => ObjectWriter::new(outer.key("welcome"))
+            .string("sessionId", &b.session_id)
+            .string("userId", &b.user_id)
+            .string_if("username", &b.username)
+            .boolean("resumed", b.resumed)
+            .string_if("ticket", &b.ticket)
+            .integer("pingIntervalMs", b.ping_interval_ms.into())
+            .integer("maxMessageBytes", b.max_message_bytes.into())
+            .end(),
+        B::Ok(b) => ObjectWriter::new(outer.key("ok")).string_if("username", &b.username).end(),
+        B::Joined(b) => ObjectWriter::new(outer.key("joined"))
+            .string("room", &b.room)
+            .string("position", &b.position)
+            .integer("members", b.members.into())
+            .boolean("recovered", b.recovered)
+            .end(),
+        B::Published(b) => ObjectWriter::new(outer.key("published"))
+            .string("room", &b.room)
+            .string("position", &b.position)
+            .string("id", &b.id)
+            .boolean("duplicate", b.duplicate)
+            .end(),
+        B::Error(b) => {
+            ObjectWriter::new(outer.key("error")).string("code", &b.code).string("message", &b.message).end();
+        }
+        B::Event(b) => write_event(outer.key("event"), b),
+        B::Typing(b) => {
+            ObjectWriter::new(outer.key("typing")).string("room", &b.room).string("username", &b.username).end();
+        }
+        B::Presence(b) => {
+            let mut object = ObjectWriter::new(outer.key("presence"));
+            object.string("room", &b.room).integer("count", b.count.into());
+            write_members(object.key("members"), &b.members);
+            object.end();
+        }
+        B::Reset(b) => ObjectWriter::new(outer.key("reset"))
+            .string("room", &b.room)
+            .string("reason", &b.reason)
+            .string_if("from", &b.from)
+            .string_if("to", &b.to)
+            .end(),
+        B::Reconnect(b) => ObjectWriter::new(outer.key("reconnect")).integer("afterMs", b.after_ms.into()).end(),
+        B::History(b) => {
+            let mut object = ObjectWriter::new(outer.key("history"));
+            object.string("room", &b.room);
+            write_events(object.key("events"), &b.events);
+            object.boolean("more", b.more).end();
+        }
+    }
+}
+
+/// Writes an event as an object: in frames, in history pages, and in acks on Socket.IO.
+pub fn write_event(out: &mut Vec<u8>, event: &client::Event) {
+    let mut object = ObjectWriter::new(out);
+    object
+        .string("room", &event.room)
+        .string("position", &event.position)
+        .string_if("previous", &event.previous)
+        .string("kind", &event.kind)
+        .string_if("username", &event.username);
+    match &event.content {
+        Some(client::event::Content::Text(text)) => {
+            object.string("text", text);
+        }
+        Some(client::event::Content::Data(data)) => {
+            // A backend's data that is no JSON must not break the frame around it.
+            let json = valid(&data.data).unwrap_or("null");
+            object.string("type", &data.r#type).raw("data", json.as_bytes());
+        }
+        None => {}
+    }
+    object
+        .integer("at", event.at)
+        .string("id", &event.id)
+        .string("userId", &event.user_id)
+        .string_if("clientId", &event.client_id)
+        .string_if("previousUsername", &event.previous_username)
+        .end();
+}
+
+/// Writes a list of events.
+pub fn write_events(out: &mut Vec<u8>, events: &[client::Event]) {
+    write_list(out, events, write_event);
+}
+
+/// Writes a list of members.
+pub fn write_members(out: &mut Vec<u8>, members: &[client::Member]) {
+    write_list(out, members, |out, member| {
+        ObjectWriter::new(out).string("username", &member.username).string("userId", &member.user_id).end();
+    });
+}
+
+/// Writes a list.
+pub fn write_list<T>(out: &mut Vec<u8>, items: &[T], write: impl Fn(&mut Vec<u8>, &T)) {
+    out.push(b'[');
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write(out, item);
+    }
+    out.push(b']');
+}
+
+/// A server frame as a complete WebSocket frame.
+pub fn frame(frame: &ServerFrame) -> Bytes {
+    let mut buffer = FrameBuffer::with_capacity(512);
+    write_frame(buffer.payload(), frame);
+    buffer.finish(TEXT)
+}
+
+/// A room event as a complete WebSocket frame.
+pub fn event_frame(room: &RoomName, event: &RoomEvent, previous: Option<Position>) -> Bytes {
+    let body = server_frame::Body::Event(client_event(room, event, previous));
+    frame(&ServerFrame { id: 0, body: Some(body) })
+}
+
+/// "Somebody is typing" as a complete WebSocket frame.
+pub fn typing_frame(room: &RoomName, username: &str) -> Bytes {
+    let notice = client::TypingNotice { room: room.to_string(), username: username.to_owned() };
+    frame(&ServerFrame { id: 0, body: Some(server_frame::Body::Typing(notice)) })
+}
