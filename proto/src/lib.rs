@@ -29,6 +29,7 @@ pub use generated::session::v1 as session;
     missing_docs,
     unreachable_pub,
     clippy::all,
+    clippy::pedantic,
     clippy::use_self,
     clippy::allow_attributes_without_reason,
     reason = "generated; the .proto files are documented"
