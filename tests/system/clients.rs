@@ -1,0 +1,56 @@
+//! Stock clients against two edges with real Redis and NATS: what they print is what is asserted.
+
+use plaza_tests::cluster::Cluster;
+use plaza_tests::process::{Process, free_port, installed};
+use std::path::{Path, PathBuf};
+
+/// `tests/clients`, where the clients live.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
+}
+
+/// The Python of the virtual environment that `scripts/test` makes, else the system's.
+fn python() -> PathBuf {
+    let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/venv/bin/python3");
+    if venv.exists() { venv } else { installed("python3") }
+}
+
+/// Runs a client program of `tests/clients` to its end, which must be a success.
+async fn run(program: &Path, script: &str, args: &[String]) {
+    assert!(
+        folder().join("node_modules").exists(),
+        "the stock clients are not installed: run `npm ci` in {} (scripts/test does)",
+        folder().display()
+    );
+    let mut all = vec![folder().join(script).display().to_string()];
+    all.extend_from_slice(args);
+    let mut process = Process::start(script, program, &all, &[]);
+    let status = process.wait().await;
+    let log = process.log();
+    assert!(status.success() && log.contains(" passed, 0 failed"), "{script} ended with {status}:\n{log}");
+}
+
+fn urls(cluster: &Cluster) -> Vec<String> {
+    cluster.edges.iter().map(plaza_tests::cluster::Service::url).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stock_javascript_clients_chat_over_two_edges() {
+    let cluster = Cluster::start_with(2, &["--open-publish"]).await;
+    run(&installed("node"), "chat.mjs", &urls(&cluster)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stock_python_client_chats_over_two_edges() {
+    let cluster = Cluster::start(2).await;
+    run(&python(), "chat.py", &urls(&cluster)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tutorials_page_works_in_two_browsers_on_two_edges() {
+    let port = free_port();
+    let cluster = Cluster::start_with(2, &["--allowed-origins", &format!("http://127.0.0.1:{port}")]).await;
+    let mut args = vec![port.to_string()];
+    args.extend(urls(&cluster));
+    run(&installed("node"), "tutorial.mjs", &args).await;
+}
