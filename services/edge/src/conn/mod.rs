@@ -1,6 +1,22 @@
 //! Connections: pure state machines between a transport's messages and the hub's replies. No I/O and
 //! no clock here; the engine calls them and carries out the [`Action`]s they push.
 
+mod chat;
+mod engineio;
+mod member;
+mod plaza;
+mod probe;
+mod refusal;
+mod settings;
+mod socketio;
+
+pub use chat::Chat;
+pub use engineio::{Application, EngineIo};
+pub use plaza::PlazaConnection;
+pub use probe::Probe;
+pub use settings::Settings;
+pub use socketio::{Admission, Handler, SocketIo};
+
 use crate::bridge::{ConnKey, Control, Identity, Op, Reply, RoomId, Variant};
 use bytes::Bytes;
 use std::sync::Arc;

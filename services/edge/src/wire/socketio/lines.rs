@@ -26,6 +26,14 @@ pub fn not_sent(locale: Locale, reason: &str) -> String {
     }
 }
 
+/// To a client whose name was not set; `reason` without a full stop.
+pub fn name_not_set(locale: Locale, reason: &str) -> String {
+    match locale {
+        Locale::Zh => format!("设置用户名失败:{reason}。"),
+        Locale::En => format!("The username was not set: {reason}."),
+    }
+}
+
 /// To everyone in the room that a user has left.
 pub fn left(locale: Locale, username: &str) -> String {
     match locale {

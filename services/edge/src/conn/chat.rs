@@ -1,0 +1,496 @@
+//! The chat in the Socket.IO namespace `/`: the tutorial's events and Plaza's own beside them.
+
+use super::engineio::{close, text};
+use super::member::{Member, Outcome, Publishable, Tag, Wish};
+use super::refusal::{Refusal, guest_user, locale_of, room};
+use super::socketio::{Admission, Handler};
+use super::{Action, Cause, Millis, Settings};
+use crate::bridge::{Control, Identity, Joined, Op, Reply, RoomId, SessionId, Variant};
+use crate::wire::json::ObjectWriter;
+use crate::wire::plaza::{client_event, json as plaza_json};
+use crate::wire::socketio::{self, Arguments, lines};
+use bytes::Bytes;
+use plaza_proto::code::{Code, Locale};
+use plaza_proto::ids::RoomName;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// The room of clients that name none.
+const LOBBY: &str = "lobby";
+
+/// A string, borrowed when it has no escapes.
+#[derive(Deserialize, Default)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// What CONNECT may bring; other keys are the application's own.
+#[derive(Deserialize, Default)]
+struct Auth<'a> {
+    #[serde(borrow)]
+    guest: Option<Text<'a>>,
+    /// The outer one says whether the key is there: `null` is no room, nothing is the lobby.
+    #[serde(borrow, default, deserialize_with = "present")]
+    room: Option<Option<Text<'a>>>,
+    #[serde(borrow)]
+    locale: Option<Text<'a>>,
+    #[serde(borrow)]
+    format: Option<Text<'a>>,
+}
+
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Text<'a>>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// The fields of every event's object; absent texts are empty.
+#[derive(Deserialize, Default)]
+struct Fields<'a> {
+    #[serde(borrow, default)]
+    room: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    text: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    after: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    before: Option<Text<'a>>,
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    limit: Option<u32>,
+    #[serde(default)]
+    retry: Option<bool>,
+}
+
+/// The first argument of an event: a string, or an object.
+enum Argument<'a> {
+    Text(Cow<'a, str>),
+    Fields(Box<Fields<'a>>),
+}
+
+impl<'a> Argument<'a> {
+    fn read(json: Option<&'a str>) -> Result<Self, Refusal> {
+        let wrong = |e: serde_json::Error| Refusal::bad_request(e.to_string());
+        match json {
+            Some(json) if json.starts_with('"') => {
+                Ok(Self::Text(serde_json::from_str::<Text<'_>>(json).map_err(wrong)?.0))
+            }
+            Some(json) if json.starts_with('{') => Ok(Self::Fields(serde_json::from_str(json).map_err(wrong)?)),
+            None => Ok(Self::Fields(Box::default())),
+            Some(_) => Err(Refusal::bad_request("the first argument is a string or an object")),
+        }
+    }
+
+    /// For events whose string form is a room.
+    fn room_fields(self) -> Box<Fields<'a>> {
+        match self {
+            Self::Text(room) => Box::new(Fields { room: Some(Text(room)), ..Fields::default() }),
+            Self::Fields(fields) => fields,
+        }
+    }
+}
+
+fn empty<'a>(field: &'a Option<Text<'_>>) -> &'a str {
+    field.as_ref().map_or("", |text| &text.0)
+}
+
+/// A session in the namespace.
+#[derive(Debug)]
+enum Session {
+    /// Not asked for, or left.
+    None,
+    /// The hub is asked.
+    Opening { identity: Arc<Identity>, request: u32 },
+    /// In.
+    Open(Member),
+}
+
+/// The handler of one connection.
+#[derive(Debug)]
+pub struct Chat {
+    settings: Arc<Settings>,
+    session: Session,
+    /// The room that it started in: `message` with a text goes there.
+    home: Option<RoomName>,
+    /// The last request of an earlier session on this connection, whose replies may still come.
+    last_request: u32,
+}
+
+impl Chat {
+    /// Before its CONNECT.
+    pub fn new(settings: Arc<Settings>) -> Self {
+        Self { settings, session: Session::None, home: None, last_request: 0 }
+    }
+
+    fn opened(
+        &mut self,
+        username: Option<Arc<str>>,
+        resumed: bool,
+        ticket: Option<&str>,
+        joined: Option<Joined>,
+        out: &mut Vec<Action>,
+    ) -> Option<Admission> {
+        let Session::Opening { identity, request } = std::mem::replace(&mut self.session, Session::None) else {
+            return None;
+        };
+        out.push(text(socketio::connect("/", &identity.session.to_string(), ticket)));
+        if !resumed {
+            out.push(private_line(&identity, lines::welcome(identity.locale)));
+        }
+        let mut member = Member::new(Arc::clone(&self.settings), identity, username, request);
+        if let Some(joined) = joined {
+            member.enter(joined, out);
+        }
+        self.session = Session::Open(member);
+        Some(Admission::Joined)
+    }
+
+    fn not_opened(&mut self, refusal: &Refusal, out: &mut Vec<Action>) -> Option<Admission> {
+        let Session::Opening { identity, .. } = std::mem::replace(&mut self.session, Session::None) else {
+            return None;
+        };
+        // A client does not come back by itself after a refusal, so only what lasts is one.
+        match refusal.code {
+            Code::Unavailable | Code::Timeout | Code::Busy | Code::LeaseLost | Code::Internal | Code::RateLimited => {
+                out.push(close(Cause::Unavailable));
+            }
+            _ => out.push(refuse(refusal, identity.locale)),
+        }
+        Some(Admission::Refused)
+    }
+
+    /// The room that an event names, or the one that the connection started in.
+    fn named_room(&self, name: &str) -> Result<RoomName, Refusal> {
+        if name.is_empty() {
+            return self.home.clone().ok_or_else(|| Refusal::new(Code::NotJoined));
+        }
+        room(name)
+    }
+
+    fn wish(&mut self, event: &Arguments<'_>, tag: Tag, now: Millis, out: &mut Vec<Action>) -> Result<(), Refusal> {
+        let argument = Argument::read(event.first)?;
+        if &*event.name == "set_username" {
+            let Argument::Text(username) = argument else {
+                return Err(Refusal::bad_request("set_username has the name as its argument"));
+            };
+            return self.member()?.set_username(&username, tag, now, out);
+        }
+        if &*event.name == "message" {
+            return match argument {
+                Argument::Text(text) => self.publish("", Publishable::Text(&text), &Fields::default(), tag, now),
+                Argument::Fields(fields) => {
+                    let text = fields.text.as_ref().map(|text| text.0.as_ref());
+                    let text = text.ok_or_else(|| Refusal::bad_request("message has a text"))?;
+                    self.publish(empty(&fields.room), Publishable::Text(text), &fields, tag, now)
+                }
+            };
+        }
+        let fields = argument.room_fields();
+        let name = empty(&fields.room);
+        match &*event.name {
+            "publish" => {
+                let json = fields.data.map_or("null", RawValue::get).as_bytes();
+                self.publish(name, Publishable::Data { kind: empty(&fields.kind), json }, &fields, tag, now)
+            }
+            "join" => {
+                let again = self.member()?.join(name, empty(&fields.after), tag, now, out)?;
+                if let (Some((position, members)), Some(id)) = (again, tag) {
+                    ack(id, out, |object| {
+                        object.string("room", name).display("position", position);
+                        object.integer("members", members.into()).boolean("recovered", false);
+                    });
+                }
+                Ok(())
+            }
+            "leave" => self.member()?.leave(name, tag, now, out),
+            "typing" => {
+                let room = self.named_room(name)?;
+                self.member()?.typing(&room, now, out)?;
+                if let Some(id) = tag {
+                    ack(id, out, |_| {});
+                }
+                Ok(())
+            }
+            "history" => {
+                let (room, limit) = (self.named_room(name)?, fields.limit.unwrap_or(0));
+                self.member()?.history(&room, empty(&fields.before), empty(&fields.after), limit, tag, now, out)
+            }
+            "who" => {
+                let room = self.named_room(name)?;
+                self.member()?.who(&room, tag, now, out)
+            }
+            _ => Err(Refusal::bad_request(
+                "the event is none of set_username, message, publish, join, leave, typing, history, who",
+            )),
+        }
+    }
+
+    fn publish(
+        &mut self,
+        name: &str,
+        content: Publishable<'_>,
+        fields: &Fields<'_>,
+        tag: Tag,
+        now: Millis,
+    ) -> Result<(), Refusal> {
+        let room = self.named_room(name)?;
+        let retry = fields.retry.unwrap_or(false);
+        self.member()?.publish(&room, content, empty(&fields.id), retry, tag, now)
+    }
+
+    fn member(&mut self) -> Result<&mut Member, Refusal> {
+        match &mut self.session {
+            Session::Open(member) => Ok(member),
+            Session::None | Session::Opening { .. } => Err(Refusal::new(Code::Internal)),
+        }
+    }
+
+    /// Sends what may be sent now, and tells of what no longer can.
+    fn dispatch(&mut self, out: &mut Vec<Action>) {
+        while let Session::Open(member) = &mut self.session
+            && let Some(outcome) = member.dispatch(out)
+        {
+            self.answer(outcome, out);
+        }
+    }
+
+    fn answer(&mut self, outcome: Outcome, out: &mut Vec<Action>) {
+        let Session::Open(member) = &mut self.session else { return };
+        match outcome {
+            Outcome::Renamed(tag, username) => {
+                let identity = member.identity();
+                out.push(private_line(identity, &lines::name_set(identity.locale, &username)));
+                if let Some(id) = tag {
+                    ack(id, out, |object| {
+                        object.string("username", &username);
+                    });
+                }
+            }
+            Outcome::Joined { tag, joined, .. } => {
+                if let Some(id) = tag {
+                    ack(id, out, |object| {
+                        object.string("room", joined.room.as_str()).display("position", joined.position);
+                        object.integer("members", joined.members.into()).boolean("recovered", joined.recovered);
+                    });
+                }
+                member.enter(joined, out);
+            }
+            Outcome::Failed { tag, wish, refusal } => {
+                let identity = Arc::clone(member.identity());
+                fail(&identity, tag, wish, &refusal, out);
+            }
+            other => {
+                let (Some(id), answer) = done(other) else { return };
+                ack(id, out, answer);
+            }
+        }
+    }
+}
+
+/// The ack of a wish that is done: its id, and what writes its fields.
+fn done(outcome: Outcome) -> (Tag, impl FnOnce(&mut ObjectWriter<'_>)) {
+    let tag = match &outcome {
+        Outcome::Left(tag, _)
+        | Outcome::Renamed(tag, _)
+        | Outcome::Joined { tag, .. }
+        | Outcome::Published { tag, .. }
+        | Outcome::History { tag, .. }
+        | Outcome::Members { tag, .. }
+        | Outcome::Failed { tag, .. } => *tag,
+    };
+    (tag, move |object: &mut ObjectWriter<'_>| match outcome {
+        Outcome::Left(_, room) => {
+            object.string("room", room.as_str());
+        }
+        Outcome::Published { position, id, duplicate, .. } => {
+            object.display("id", id).display("position", position).boolean("duplicate", duplicate);
+        }
+        Outcome::History { room, events, more, .. } => {
+            let events: Vec<_> = events.iter().map(|event| client_event(&room, event, None)).collect();
+            object.string("room", room.as_str());
+            plaza_json::write_events(object.key("events"), &events);
+            object.boolean("more", more);
+        }
+        Outcome::Members { room, count, members, .. } => {
+            object.string("room", room.as_str()).integer("count", count.into());
+            plaza_json::write_list(object.key("members"), &members, |out, (username, _)| {
+                ObjectWriter::new(out).string("username", username).end();
+            });
+        }
+        Outcome::Renamed(..) | Outcome::Joined { .. } | Outcome::Failed { .. } => {}
+    })
+}
+
+/// Sends `[{"ok":true, ...}]`.
+fn ack(id: u64, out: &mut Vec<Action>, fields: impl FnOnce(&mut ObjectWriter<'_>)) {
+    let mut packet = Vec::with_capacity(128);
+    socketio::begin_ack(&mut packet, "/", id);
+    let mut object = ObjectWriter::new(&mut packet);
+    object.boolean("ok", true);
+    fields(&mut object);
+    object.end();
+    packet.push(b']');
+    out.push(text(packet));
+}
+
+/// Tells that a wish failed: in its ack, or without one as a line when a person waits for it.
+fn fail(identity: &Identity, tag: Tag, wish: Wish, refusal: &Refusal, out: &mut Vec<Action>) {
+    let message = refusal.message(identity.locale);
+    match (tag, wish) {
+        (Some(id), _) => {
+            let mut packet = Vec::with_capacity(128);
+            socketio::begin_ack(&mut packet, "/", id);
+            ObjectWriter::new(&mut packet)
+                .boolean("ok", false)
+                .string("code", refusal.code.as_str())
+                .string("message", message)
+                .end();
+            packet.push(b']');
+            out.push(text(packet));
+        }
+        (None, Wish::Publish) => out.push(private_line(identity, &lines::not_sent(identity.locale, message))),
+        (None, Wish::Rename) => out.push(private_line(identity, &lines::name_not_set(identity.locale, message))),
+        (None, Wish::Other) => {}
+    }
+}
+
+/// A line for this client alone; a notice for those who take events instead of lines.
+fn private_line(identity: &Identity, line: &str) -> Action {
+    if identity.variant != Variant::Event {
+        return text(socketio::private_line(line));
+    }
+    let mut packet = Vec::with_capacity(32 + line.len());
+    socketio::begin_event(&mut packet, "/", None, "notice");
+    packet.push(b',');
+    ObjectWriter::new(&mut packet).string("text", line).end();
+    packet.push(b']');
+    text(packet)
+}
+
+fn refuse(refusal: &Refusal, locale: Locale) -> Action {
+    let mut data = Vec::with_capacity(32);
+    ObjectWriter::new(&mut data).string("code", refusal.code.as_str()).end();
+    text(socketio::connect_error("/", refusal.message(locale), Some(&data)))
+}
+
+/// Who comes, and the room to start in.
+fn introduce(auth: Option<&str>) -> Result<(Identity, Option<RoomName>), (Refusal, Locale)> {
+    let auth: Auth<'_> = match auth.map(serde_json::from_str).transpose() {
+        Ok(auth) => auth.unwrap_or_default(),
+        Err(error) => return Err((Refusal::bad_request(format!("auth: {error}")), Locale::default())),
+    };
+    let locale = locale_of(empty(&auth.locale), Locale::Zh);
+    let variant = match (empty(&auth.format), locale) {
+        ("event", _) => Variant::Event,
+        (_, Locale::Zh) => Variant::TextZh,
+        (_, Locale::En) => Variant::TextEn,
+    };
+    let home = match &auth.room {
+        Some(None) => Ok(None),
+        Some(Some(name)) => room(&name.0).map(Some),
+        None => room(LOBBY).map(Some),
+    };
+    let home = home.map_err(|refusal| (refusal, locale))?;
+    let user_id = guest_user(empty(&auth.guest)).map_err(|refusal| (refusal, locale))?;
+    Ok((Identity { session: SessionId::random(), user_id, variant, locale }, home))
+}
+
+impl Handler for Chat {
+    fn has_namespace(&self, namespace: &str) -> bool {
+        namespace == "/"
+    }
+
+    fn on_connect(&mut self, _namespace: &str, auth: Option<&str>, _now: Millis, out: &mut Vec<Action>) -> Admission {
+        match introduce(auth) {
+            Ok((identity, home)) => {
+                let identity = Arc::new(identity);
+                self.home.clone_from(&home);
+                let op = Op::Open { room: home, resume: None };
+                let request = self.last_request.wrapping_add(1).max(1);
+                self.last_request = request;
+                out.push(Action::Request { id: request, identity: Arc::clone(&identity), op });
+                self.session = Session::Opening { identity, request };
+                Admission::Pending
+            }
+            Err((refusal, locale)) => {
+                out.push(refuse(&refusal, locale));
+                Admission::Refused
+            }
+        }
+    }
+
+    fn on_event(
+        &mut self,
+        _namespace: &str,
+        id: Option<u64>,
+        event: &Arguments<'_>,
+        _attachments: Vec<Bytes>,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        let failed = self.wish(event, id, now, out).err();
+        if let (Some(refusal), Session::Open(member)) = (failed, &self.session) {
+            let wish = match &*event.name {
+                "message" | "publish" => Wish::Publish,
+                "set_username" => Wish::Rename,
+                _ => Wish::Other,
+            };
+            fail(member.identity(), id, wish, &refusal, out);
+        }
+        self.dispatch(out);
+    }
+
+    fn on_disconnect(&mut self, _namespace: &str, out: &mut Vec<Action>) {
+        self.home = None;
+        if let Session::Open(mut member) = std::mem::replace(&mut self.session, Session::None) {
+            self.last_request = member.last_request();
+            let rooms = member.take_rooms();
+            out.extend(rooms.iter().map(|room| Action::Exit(*room)));
+            let op = Op::Close { rooms, recoverable: false };
+            out.push(Action::Request { id: 0, identity: Arc::clone(member.identity()), op });
+        }
+    }
+
+    fn on_reply(&mut self, id: u32, reply: Reply, _now: Millis, out: &mut Vec<Action>) -> Option<Admission> {
+        if matches!(self.session, Session::Opening { request, .. } if request == id) {
+            return match reply {
+                Reply::Opened { username, resumed, ticket, joined } => {
+                    self.opened(username, resumed, ticket.as_deref(), joined, out)
+                }
+                Reply::Failed { code, message } => self.not_opened(&Refusal { code, detail: message }, out),
+                _ => self.not_opened(&Refusal::new(Code::Internal), out),
+            };
+        }
+        if let Some(outcome) = self.member().ok()?.on_reply(id, reply, out) {
+            self.answer(outcome, out);
+        }
+        self.dispatch(out);
+        None
+    }
+
+    fn on_control(&mut self, control: &Control, _now: Millis, out: &mut Vec<Action>) {
+        let Session::Open(member) = &mut self.session else { return };
+        match control {
+            Control::Close { session, .. } if *session == member.identity().session => {
+                // The client does not come back by itself after a DISCONNECT.
+                out.push(text(socketio::disconnect("/")));
+                out.push(close(Cause::Kicked));
+            }
+            Control::Renamed { username, .. } => member.rename(Arc::clone(username)),
+            Control::Close { .. } | Control::Reset { .. } | Control::Forget(_) | Control::Drain { .. } => {}
+        }
+    }
+
+    fn on_close(&mut self, cause: Cause, rooms: Vec<RoomId>, out: &mut Vec<Action>) {
+        let identity = match std::mem::replace(&mut self.session, Session::None) {
+            Session::None => return,
+            Session::Opening { identity, .. } => identity,
+            Session::Open(member) => Arc::clone(member.identity()),
+        };
+        let recoverable = !matches!(cause, Cause::Kicked | Cause::Unauthenticated);
+        out.push(Action::Request { id: 0, identity, op: Op::Close { rooms, recoverable } });
+    }
+}

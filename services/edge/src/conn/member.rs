@@ -1,0 +1,487 @@
+//! What a member of rooms can do, the same for both protocols: name, rooms, publishing, history.
+//! The protocols read the wishes and write the answers.
+//!
+//! Order: at most one publish of a connection waits for the store in each room, so that retries
+//! inside the edge cannot reorder what a client sent; others wait here, at most [`MAX_WAITING`].
+
+use super::refusal::{Refusal, position, room};
+use super::settings::{Bucket, Settings};
+use super::{Action, Millis};
+use crate::bridge::{HistoryFrom, Identity, Joined, Op, Reply, RoomEvent, RoomId};
+use bytes::Bytes;
+use plaza_proto::code::Code;
+use plaza_proto::event::event::{Content, Kind};
+use plaza_proto::event::{Data, Event};
+use plaza_proto::ids::{MessageId, RoomName};
+use plaza_proto::position::Position;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Rooms of one connection.
+pub(crate) const MAX_ROOMS: usize = 100;
+/// Publishes of one connection that wait for their turn.
+pub(crate) const MAX_WAITING: usize = 8;
+/// Requests of one connection that wait for an answer.
+pub(crate) const MAX_IN_FLIGHT: usize = 128;
+/// Largest data of a publish in bytes.
+const MAX_DATA_BYTES: usize = 12_288;
+/// Events on a page of history, at most, and when the client does not say.
+const MAX_PAGE: u32 = 100;
+const DEFAULT_PAGE: u32 = 50;
+/// Longest client id in bytes.
+const MAX_CLIENT_ID_BYTES: usize = 64;
+/// Event names of the server itself: data under them would pass for what somebody said.
+const OWN_NAMES: [&str; 6] = ["message", "notice", "joined", "left", "renamed", "typing"];
+
+/// The client's number of its wish, to be named in the answer; `None`: it wants no answer.
+pub(crate) type Tag = Option<u64>;
+
+/// What a client publishes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Publishable<'a> {
+    /// A line of text.
+    Text(&'a str),
+    /// JSON under a type.
+    Data {
+        /// The type.
+        kind: &'a str,
+        /// JSON text.
+        json: &'a [u8],
+    },
+}
+
+/// How a wish ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The name is set.
+    Renamed(Tag, Arc<str>),
+    /// The member may come in: answer, then call [`Member::enter`].
+    Joined {
+        tag: Tag,
+        joined: Joined,
+        /// What the client gave as its last position.
+        after: Option<Position>,
+    },
+    /// The room is left.
+    Left(Tag, RoomName),
+    /// The event is stored.
+    Published { tag: Tag, room: RoomName, position: Position, id: MessageId, duplicate: bool },
+    /// A page of history.
+    History { tag: Tag, room: RoomName, events: Vec<RoomEvent>, more: bool },
+    /// Who is there.
+    Members { tag: Tag, room: RoomName, count: u32, members: Vec<(String, String)> },
+    /// It failed.
+    Failed { tag: Tag, wish: Wish, refusal: Refusal },
+}
+
+/// Which kind of wish failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// A name.
+    Rename,
+    /// A publish.
+    Publish,
+    /// Anything else.
+    Other,
+}
+
+/// A joined room. Joining it again is answered with the position and number of the first time.
+#[derive(Debug)]
+struct Room {
+    name: RoomName,
+    id: RoomId,
+    position: Position,
+    members: u32,
+    /// A publish waits for the store.
+    publishing: bool,
+}
+
+/// A request that waits for its reply.
+#[derive(Debug)]
+struct Pending {
+    id: u32,
+    tag: Tag,
+    kind: PendingKind,
+}
+
+#[derive(Debug)]
+enum PendingKind {
+    Rename,
+    Join { room: RoomName, after: Option<Position> },
+    Leave(RoomName),
+    Publish(RoomName),
+    History(RoomName),
+    Who(RoomName),
+}
+
+/// A publish that waits for its turn.
+#[derive(Debug)]
+struct Waiting {
+    tag: Tag,
+    room: RoomName,
+    event: Box<Event>,
+    retry: bool,
+}
+
+/// One session's place in the rooms.
+#[derive(Debug)]
+pub(crate) struct Member {
+    settings: Arc<Settings>,
+    identity: Arc<Identity>,
+    username: Option<Arc<str>>,
+    rooms: Vec<Room>,
+    pending: Vec<Pending>,
+    waiting: VecDeque<Waiting>,
+    last_id: u32,
+    /// Messages, names and typing.
+    messages: Bucket,
+    /// Joins, leaves and questions.
+    questions: Bucket,
+}
+
+impl Member {
+    /// `last_id`: the last request id that this connection has used.
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        identity: Arc<Identity>,
+        username: Option<Arc<str>>,
+        last_id: u32,
+    ) -> Self {
+        Self {
+            settings,
+            identity,
+            username,
+            rooms: Vec::new(),
+            pending: Vec::new(),
+            waiting: VecDeque::new(),
+            last_id,
+            messages: Bucket::default(),
+            questions: Bucket::default(),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// The last request id that was used.
+    pub(crate) fn last_request(&self) -> u32 {
+        self.last_id
+    }
+
+    /// The name was changed from outside.
+    pub(crate) fn rename(&mut self, username: Arc<str>) {
+        self.username = Some(username);
+    }
+
+    /// The rooms that the member is in; it is in none afterwards.
+    pub(crate) fn take_rooms(&mut self) -> Vec<RoomId> {
+        std::mem::take(&mut self.rooms).into_iter().map(|room| room.id).collect()
+    }
+
+    pub(crate) fn set_username(
+        &mut self,
+        username: &str,
+        tag: Tag,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
+        self.charge(now)?;
+        // What a name may be is decided in one place, where it is stored; this only bounds the request.
+        if username.len() > 4 * 4 * 32 {
+            return Err(Refusal::new(Code::BadUsername));
+        }
+        self.request(tag, PendingKind::Rename, Op::SetUsername { username: username.to_owned() }, out)
+    }
+
+    /// Joins a room. `Some`: the member is in it already, with what the first join was answered.
+    pub(crate) fn join(
+        &mut self,
+        name: &str,
+        after: &str,
+        tag: Tag,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) -> Result<Option<(Position, u32)>, Refusal> {
+        self.charge_question(now)?;
+        let (name, after) = (room(name)?, position(after)?);
+        if let Some(room) = self.joined(&name) {
+            return Ok(Some((room.position, room.members)));
+        }
+        if self.is_joining(&name) {
+            return Err(Refusal::new(Code::Busy));
+        }
+        let joining = self.pending.iter().filter(|p| matches!(p.kind, PendingKind::Join { .. })).count();
+        if self.rooms.len() + joining >= MAX_ROOMS {
+            return Err(Refusal::new(Code::TooManyRooms));
+        }
+        let op = Op::Join { room: name.clone(), after, username: self.username.clone() };
+        self.request(tag, PendingKind::Join { room: name, after }, op, out)?;
+        Ok(None)
+    }
+
+    pub(crate) fn leave(&mut self, name: &str, tag: Tag, now: Millis, out: &mut Vec<Action>) -> Result<(), Refusal> {
+        self.charge_question(now)?;
+        let name = room(name)?;
+        let place = self.rooms.iter().position(|r| r.name == name).ok_or_else(|| Refusal::new(Code::NotJoined))?;
+        let id = self.rooms[place].id;
+        self.request(tag, PendingKind::Leave(name), Op::Leave { room: id }, out)?;
+        self.rooms.swap_remove(place);
+        // The room's log must not write to this member while the hub still answers.
+        out.insert(out.len() - 1, Action::Exit(id));
+        Ok(())
+    }
+
+    /// Publishes, or queues it behind another publish of this room, a join or a new name that are on
+    /// their way. Call [`Self::dispatch`] after it.
+    pub(crate) fn publish(
+        &mut self,
+        name: &RoomName,
+        content: Publishable<'_>,
+        client_id: &str,
+        retry: bool,
+        tag: Tag,
+        now: Millis,
+    ) -> Result<(), Refusal> {
+        self.charge(now)?;
+        let event = self.event(content, client_id)?;
+        if self.joined(name).is_none() && !self.is_joining(name) {
+            return Err(Refusal::new(Code::NotJoined));
+        }
+        if event.kind() == Kind::Text && self.username.is_none() && !self.is_renaming() {
+            return Err(Refusal::new(Code::UsernameRequired));
+        }
+        // One more may stand here: the one that leaves at once when nothing is before it.
+        let goes_at_once = self.joined(name).is_some_and(|room| !room.publishing) && self.waiting.is_empty();
+        if self.waiting.len() >= MAX_WAITING && !goes_at_once {
+            return Err(Refusal::new(Code::Busy));
+        }
+        self.waiting.push_back(Waiting { tag, room: name.clone(), event: Box::new(event), retry });
+        Ok(())
+    }
+
+    fn event(&self, content: Publishable<'_>, client_id: &str) -> Result<Event, Refusal> {
+        if client_id.len() > MAX_CLIENT_ID_BYTES {
+            let detail = format!("the id has {} bytes; at most {MAX_CLIENT_ID_BYTES} are allowed", client_id.len());
+            return Err(Refusal::bad_request(detail));
+        }
+        let (kind, content) = match content {
+            Publishable::Text(text) => (Kind::Text, Content::Text(plaza_proto::text::clean(text)?.into_owned())),
+            Publishable::Data { kind, json } => (Kind::Data, Content::Data(self.data(kind, json)?)),
+        };
+        Ok(Event {
+            version: 1,
+            kind: kind.into(),
+            client_id: client_id.to_owned(),
+            content: Some(content),
+            ..Event::default()
+        })
+    }
+
+    fn data(&self, kind: &str, json: &[u8]) -> Result<Data, Refusal> {
+        if !self.settings.open_publish {
+            return Err(Refusal::new(Code::Forbidden));
+        }
+        if RoomName::parse(kind).is_err() {
+            return Err(Refusal::bad_request("type has 1 to 64 letters, digits or _ . : -"));
+        }
+        if OWN_NAMES.contains(&kind) || crate::wire::socketio::is_reserved(kind) {
+            return Err(Refusal::bad_request(format!("type {kind} is reserved")));
+        }
+        if json.len() > MAX_DATA_BYTES {
+            let detail = format!("data has {} bytes; at most {MAX_DATA_BYTES} are allowed", json.len());
+            return Err(Refusal { code: Code::TooLarge, detail });
+        }
+        if crate::wire::json::valid(json).is_none() {
+            return Err(Refusal::bad_request("data is not JSON"));
+        }
+        Ok(Data { r#type: kind.to_owned(), json: Bytes::copy_from_slice(json) })
+    }
+
+    pub(crate) fn typing(&mut self, name: &RoomName, now: Millis, out: &mut Vec<Action>) -> Result<(), Refusal> {
+        self.charge(now)?;
+        let room = self.room_id(name)?;
+        let username = self.username.clone().ok_or_else(|| Refusal::new(Code::UsernameRequired))?;
+        out.push(Action::Request { id: 0, identity: Arc::clone(&self.identity), op: Op::Typing { room, username } });
+        Ok(())
+    }
+
+    pub(crate) fn history(
+        &mut self,
+        name: &RoomName,
+        before: &str,
+        after: &str,
+        limit: u32,
+        tag: Tag,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
+        self.charge_question(now)?;
+        let room = self.room_id(name)?;
+        let from = match (position(before)?, position(after)?) {
+            (None, None) => HistoryFrom::Newest,
+            (Some(before), None) => HistoryFrom::Before(before),
+            (None, Some(after)) => HistoryFrom::After(after),
+            (Some(_), Some(_)) => return Err(Refusal::bad_request("history has before or after, not both")),
+        };
+        if limit > MAX_PAGE {
+            return Err(Refusal::bad_request(format!("limit is {limit}; 1 to {MAX_PAGE} are allowed")));
+        }
+        let limit = if limit == 0 { DEFAULT_PAGE } else { limit };
+        self.request(tag, PendingKind::History(name.clone()), Op::History { room, from, limit }, out)
+    }
+
+    pub(crate) fn who(&mut self, name: &RoomName, tag: Tag, now: Millis, out: &mut Vec<Action>) -> Result<(), Refusal> {
+        self.charge_question(now)?;
+        let room = self.room_id(name)?;
+        self.request(tag, PendingKind::Who(name.clone()), Op::Who { room }, out)
+    }
+
+    /// Takes the hub's reply. Call [`Self::dispatch`] after it.
+    pub(crate) fn on_reply(&mut self, id: u32, reply: Reply, out: &mut Vec<Action>) -> Option<Outcome> {
+        let Some(place) = self.pending.iter().position(|p| p.id == id) else {
+            // A join of a session that has ended on this connection.
+            if let Reply::Joined(joined) = reply {
+                let op = Op::Leave { room: joined.id };
+                out.push(Action::Request { id: 0, identity: Arc::clone(&self.identity), op });
+            }
+            return None;
+        };
+        let Pending { tag, kind, .. } = self.pending.swap_remove(place);
+        if let PendingKind::Publish(room) = &kind
+            && let Some(room) = self.rooms.iter_mut().find(|r| r.name == *room)
+        {
+            room.publishing = false;
+        }
+        let wish = match kind {
+            PendingKind::Rename => Wish::Rename,
+            PendingKind::Publish(_) => Wish::Publish,
+            PendingKind::Join { .. } | PendingKind::Leave(_) | PendingKind::History(_) | PendingKind::Who(_) => {
+                Wish::Other
+            }
+        };
+        Some(match (kind, reply) {
+            (PendingKind::Rename, Reply::Renamed(username)) => {
+                self.username = Some(Arc::clone(&username));
+                Outcome::Renamed(tag, username)
+            }
+            (PendingKind::Join { after, .. }, Reply::Joined(joined)) => Outcome::Joined { tag, joined, after },
+            (PendingKind::Leave(room), Reply::Left) => Outcome::Left(tag, room),
+            (PendingKind::Publish(room), Reply::Published { position, id, duplicate }) => {
+                Outcome::Published { tag, room, position, id, duplicate }
+            }
+            (PendingKind::History(room), Reply::History { events, more }) => {
+                Outcome::History { tag, room, events, more }
+            }
+            (PendingKind::Who(room), Reply::Members { count, members }) => {
+                Outcome::Members { tag, room, count, members }
+            }
+            (_, Reply::Failed { code, message }) => {
+                Outcome::Failed { tag, wish, refusal: Refusal { code, detail: message } }
+            }
+            (_, _) => Outcome::Failed { tag, wish, refusal: Refusal::new(Code::Internal) },
+        })
+    }
+
+    /// Comes into a room, behind the missed events. The client has its answer already.
+    pub(crate) fn enter(&mut self, joined: Joined, out: &mut Vec<Action>) {
+        out.extend(joined.replay.into_iter().map(Action::SendFrames));
+        out.push(Action::Enter { room: joined.id, variant: self.identity.variant });
+        if self.rooms.capacity() == 0 {
+            // Most are in one room for their whole life.
+            self.rooms.reserve_exact(1);
+        }
+        self.rooms.push(Room {
+            name: joined.room,
+            id: joined.id,
+            position: joined.position,
+            members: joined.members,
+            publishing: false,
+        });
+    }
+
+    /// Sends the waiting publishes whose turn has come. Returns one that can no longer be sent; call
+    /// again until there is none.
+    pub(crate) fn dispatch(&mut self, out: &mut Vec<Action>) -> Option<Outcome> {
+        let mut place = 0;
+        while let Some(waiting) = self.waiting.get(place) {
+            let is_behind = self.waiting.range(..place).any(|earlier| earlier.room == waiting.room);
+            let needs_name = waiting.event.kind() == Kind::Text;
+            let ready = match self.joined(&waiting.room) {
+                _ if is_behind => false,
+                Some(room) => !room.publishing && !(needs_name && self.is_renaming()),
+                None if self.is_joining(&waiting.room) => false,
+                None => return self.fail(place, Code::NotJoined),
+            };
+            if !ready {
+                place += 1;
+                continue;
+            }
+            if needs_name && self.username.is_none() {
+                return self.fail(place, Code::UsernameRequired);
+            }
+            if self.pending.len() >= MAX_IN_FLIGHT {
+                return self.fail(place, Code::Busy);
+            }
+            self.send(place, out);
+        }
+        None
+    }
+
+    fn send(&mut self, place: usize, out: &mut Vec<Action>) {
+        let Some(Waiting { tag, room: name, mut event, retry }) = self.waiting.remove(place) else { return };
+        let Some(room) = self.rooms.iter_mut().find(|r| r.name == name) else { return };
+        room.publishing = true;
+        event.username = self.username.as_deref().unwrap_or_default().to_owned();
+        let op = Op::Publish { room: room.id, event, retry, traceparent: None };
+        self.push_request(tag, PendingKind::Publish(name), op, out);
+    }
+
+    fn fail(&mut self, place: usize, code: Code) -> Option<Outcome> {
+        let waiting = self.waiting.remove(place)?;
+        Some(Outcome::Failed { tag: waiting.tag, wish: Wish::Publish, refusal: Refusal::new(code) })
+    }
+
+    fn request(&mut self, tag: Tag, kind: PendingKind, op: Op, out: &mut Vec<Action>) -> Result<(), Refusal> {
+        if self.pending.len() >= MAX_IN_FLIGHT {
+            return Err(Refusal::new(Code::Busy));
+        }
+        self.push_request(tag, kind, op, out);
+        Ok(())
+    }
+
+    fn push_request(&mut self, tag: Tag, kind: PendingKind, op: Op, out: &mut Vec<Action>) {
+        // 0 means "no reply wanted".
+        self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+        let id = self.last_id;
+        self.pending.push(Pending { id, tag, kind });
+        out.push(Action::Request { id, identity: Arc::clone(&self.identity), op });
+    }
+
+    fn charge(&mut self, now: Millis) -> Result<(), Refusal> {
+        let passes = self.messages.take(now, self.settings.message_rate, self.settings.message_burst);
+        if passes { Ok(()) } else { Err(Refusal::new(Code::RateLimited)) }
+    }
+
+    /// Joins, leaves and questions may come twice as often as messages, and all rooms at once.
+    fn charge_question(&mut self, now: Millis) -> Result<(), Refusal> {
+        let passes = self.questions.take(now, self.settings.message_rate.saturating_mul(2), 2 * MAX_ROOMS as u32);
+        if passes { Ok(()) } else { Err(Refusal::new(Code::RateLimited)) }
+    }
+
+    fn joined(&self, name: &RoomName) -> Option<&Room> {
+        self.rooms.iter().find(|room| room.name == *name)
+    }
+
+    fn room_id(&self, name: &RoomName) -> Result<RoomId, Refusal> {
+        self.joined(name).map(|room| room.id).ok_or_else(|| Refusal::new(Code::NotJoined))
+    }
+
+    fn is_joining(&self, name: &RoomName) -> bool {
+        self.pending.iter().any(|p| matches!(&p.kind, PendingKind::Join { room, .. } if room == name))
+    }
+
+    fn is_renaming(&self) -> bool {
+        self.pending.iter().any(|p| matches!(p.kind, PendingKind::Rename))
+    }
+}
