@@ -3,7 +3,7 @@
 use super::json::{ObjectWriter, write_string};
 use super::plaza;
 use super::socketio::{self, lines};
-use super::websocket::encode::{FrameBuffer, TEXT};
+use super::websocket::{FrameBuffer, Opcode};
 use crate::bridge::{RoomEvent, Variant};
 use bytes::Bytes;
 use plaza_proto::code::Locale;
@@ -42,7 +42,7 @@ pub fn encode_typing(variant: Variant, room: &RoomName, username: &str) -> Bytes
             socketio::begin_event(out, "/", None, "typing");
             ObjectWriter::new(argument(out)).string("room", room.as_str()).string("username", username).end();
             out.push(b']');
-            buffer.finish(TEXT)
+            buffer.finish(Opcode::Text)
         }
         Variant::PlazaJson => plaza::json::typing_frame(room, username),
         Variant::PlazaProto => plaza::proto::typing_frame(room, username),
@@ -113,7 +113,7 @@ fn frame(offset: Option<&str>, write: impl FnOnce(&mut Vec<u8>) -> Written) -> B
         write_string(argument(out), offset);
     }
     out.push(b']');
-    buffer.finish(TEXT)
+    buffer.finish(Opcode::Text)
 }
 
 fn argument(out: &mut Vec<u8>) -> &mut Vec<u8> {

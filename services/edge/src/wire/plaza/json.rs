@@ -3,7 +3,7 @@
 use super::frame::{BadFrame, Body, ClientFrame, Content, Hello, Publish, client_event};
 use crate::bridge::RoomEvent;
 use crate::wire::json::{MAX_INTEGER, ObjectWriter, valid};
-use crate::wire::websocket::encode::{FrameBuffer, TEXT};
+use crate::wire::websocket::{FrameBuffer, Opcode};
 use bytes::Bytes;
 use plaza_proto::client::{self, ServerFrame, server_frame};
 use plaza_proto::ids::RoomName;
@@ -285,7 +285,7 @@ pub fn write_list<T>(out: &mut Vec<u8>, items: &[T], write: impl Fn(&mut Vec<u8>
 pub fn frame(frame: &ServerFrame) -> Bytes {
     let mut buffer = FrameBuffer::with_capacity(512);
     write_frame(buffer.payload(), frame);
-    buffer.finish(TEXT)
+    buffer.finish(Opcode::Text)
 }
 
 /// A room event as a complete WebSocket frame.

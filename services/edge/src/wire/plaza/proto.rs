@@ -3,7 +3,7 @@
 use super::frame::{BadFrame, Body, ClientFrame, Content, Hello, Publish, client_event};
 use crate::bridge::RoomEvent;
 use crate::wire::json::MAX_INTEGER;
-use crate::wire::websocket::encode::{BINARY, FrameBuffer};
+use crate::wire::websocket::{FrameBuffer, Opcode};
 use bytes::Bytes;
 use plaza_proto::client::{self, ServerFrame, client_frame, publish, server_frame};
 use plaza_proto::ids::RoomName;
@@ -63,7 +63,7 @@ pub fn encode(frame: &ServerFrame) -> Vec<u8> {
 pub fn frame(frame: &ServerFrame) -> Bytes {
     let mut buffer = FrameBuffer::with_capacity(frame.encoded_len());
     frame.encode_raw(buffer.payload());
-    buffer.finish(BINARY)
+    buffer.finish(Opcode::Binary)
 }
 
 /// A room event as a complete WebSocket frame.
