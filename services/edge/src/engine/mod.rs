@@ -9,6 +9,7 @@
 mod inbox;
 mod options;
 mod poll;
+mod polling;
 mod shard;
 mod stats;
 
@@ -18,6 +19,7 @@ use bytes::Bytes;
 pub use inbox::{Full, ShardHandle};
 pub use options::{Settings, SocketOptions};
 pub use poll::{Poll, PollAnswer, PollCall};
+pub use polling::{Polling, Verdict};
 pub use shard::Shard;
 pub use stats::{LATENCY_BOUNDS_US, Stats};
 

@@ -17,6 +17,13 @@ pub struct Poll {
 pub enum PollCall {
     /// Makes a session. -> [`PollAnswer::Opened`]
     Open(Box<dyn Connection>),
+    /// Whether the session exists, before a WebSocket may probe for it. -> [`PollAnswer::Accepted`]
+    Check {
+        /// The session; here and below its generation is not known to the client and is not compared.
+        key: ConnKey,
+        /// The random part of the sid.
+        secret: [u8; 16],
+    },
     /// Waits for packets. -> [`PollAnswer::Packets`]
     Get {
         /// The session.
@@ -82,6 +89,7 @@ impl std::fmt::Debug for PollCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Open(_) => "Open",
+            Self::Check { .. } => "Check",
             Self::Get { .. } => "Get",
             Self::PostBegin { .. } => "PostBegin",
             Self::Post { .. } => "Post",
