@@ -2,6 +2,8 @@
 
 mod host;
 mod listener;
+pub mod origin;
+pub mod polling;
 mod upgrade;
 
 pub use host::{HttpLimits, serve};

@@ -9,7 +9,7 @@
 use super::{PollAnswer, PollCall};
 use crate::bridge::ConnKey;
 use crate::conn::{Cause, Millis, Packet};
-use crate::wire::websocket::encode::BINARY;
+use crate::wire::websocket::{Opcode, read_server_frame};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use tokio::sync::oneshot::Sender;
@@ -87,8 +87,11 @@ impl Polling {
     /// # Errors
     /// As [`Self::send`].
     pub fn send_frames(&mut self, mut frames: Bytes) -> Result<(), Cause> {
-        while let Some((opcode, payload)) = split_frame(&mut frames) {
-            self.send(if opcode == BINARY { Packet::Binary(payload) } else { Packet::Text(payload) })?;
+        while let Some((opcode, payload)) = read_server_frame(&frames) {
+            let next = payload.end;
+            let payload = frames.slice(payload);
+            self.send(if opcode == Opcode::Binary { Packet::Binary(payload) } else { Packet::Text(payload) })?;
+            frames = frames.slice(next..);
         }
         Ok(())
     }
@@ -238,22 +241,6 @@ fn sent(sent: bool) -> Verdict {
     if sent { Verdict::Continue } else { Verdict::End(Cause::Transport) }
 }
 
-/// Takes the first frame off: its opcode and payload. `None` at the end.
-fn split_frame(frames: &mut Bytes) -> Option<(u8, Bytes)> {
-    let (opcode, short) = (frames.first()? & 0x0f, usize::from(*frames.get(1)? & 0x7f));
-    let (header, length) = match short {
-        126 => (4, usize::from(u16::from_be_bytes(*frames.get(2..)?.first_chunk()?))),
-        127 => (10, usize::try_from(u64::from_be_bytes(*frames.get(2..)?.first_chunk()?)).ok()?),
-        short => (2, short),
-    };
-    if frames.len() < header + length {
-        return None;
-    }
-    let payload = frames.slice(header..header + length);
-    *frames = frames.slice(header + length..);
-    Some((opcode, payload))
-}
-
 impl PollCall {
     /// The session that the call is for and the secret that it brings; `None` for a new one.
     pub fn session(&self) -> Option<(ConnKey, [u8; 16])> {
@@ -271,7 +258,7 @@ impl PollCall {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::websocket::encode::{FrameBuffer, TEXT};
+    use crate::wire::websocket::FrameBuffer;
     use proptest::prelude::*;
     use tokio::sync::oneshot::{self, Receiver};
 
@@ -395,7 +382,7 @@ mod tests {
             for (binary, length) in &payloads {
                 let mut buffer = FrameBuffer::with_capacity(*length);
                 buffer.payload().extend(std::iter::repeat_n(b'x', *length));
-                frames.extend_from_slice(&buffer.finish(if *binary { BINARY } else { TEXT }));
+                frames.extend_from_slice(&buffer.finish(if *binary { Opcode::Binary } else { Opcode::Text }));
             }
             let mut polling = Polling::default();
             if polling.send_frames(frames.into()).is_ok() {
