@@ -63,6 +63,7 @@ export class Composer {
     if (!name) $("name-form").hidden = false;
     for (const id of ["name-avatar", "me-avatar"]) paintAvatar($(id), userId, name);
     $("me-name").textContent = name || t("guest");
+    $("me-change").textContent = t(name ? "name_change" : "name_set");
     $("me-name").classList.toggle("none", !name);
     const label = name ? `${t("name_change")} (${name})` : t("name_set");
     $("name-open").setAttribute("aria-label", label);

@@ -22,7 +22,7 @@ export function randomId() {
 export function hue(key) {
   let hash = 0x811c9dc5;
   for (const byte of encoder.encode(key)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
-  return (hash ^ (hash >>> 15)) % HUES;
+  return ((hash ^ (hash >>> 15)) >>> 0) % HUES;
 }
 
 /** What a person sees as the first character of a name. */

@@ -6,6 +6,7 @@ import { HUES, hue, initial, parts } from "./text.js";
 
 const { t } = i18n;
 const TOGETHER_MS = 5 * 60_000;
+const MAX_NAMES = 4;
 const NEAR_BOTTOM_PX = 80;
 const NEAR_TOP_PX = 400;
 const $ = (id) => document.getElementById(id);
@@ -109,6 +110,7 @@ export class Timeline {
       before = kind === "message" ? row : null;
     };
     for (const event of room.events) {
+      if (this.#gather(rows.at(-1), event)) continue;
       const mine = this.#chat.isMine(event);
       const key = mine && event.clientId ? event.clientId : event.id;
       push({ ...event, mine }, key, event.kind === "text" ? "message" : "line");
@@ -120,6 +122,15 @@ export class Timeline {
     return rows;
   }
 
+  /** People who come or go one after the other share a line. */
+  #gather(row, { kind, username, at }) {
+    if ((kind !== "joined" && kind !== "left") || row?.item.kind !== kind || row.kind !== "line") return false;
+    if (i18n.dayKey(row.item.at) !== i18n.dayKey(at)) return false;
+    row.item.names = [...new Set([...(row.item.names ?? [row.item.username]), username])];
+    row.item.at = at;
+    return true;
+  }
+
   #place(rows) {
     const wanted = new Set(rows.map(({ key }) => key));
     for (const [key, { node }] of this.#nodes) {
@@ -129,7 +140,7 @@ export class Timeline {
     }
     let next = this.#rows.firstElementChild;
     for (const row of rows) {
-      const sign = [row.first, row.last, row.item.state, row.item.error?.code, row.item.reason, row.item.username].join();
+      const sign = [row.first, row.last, row.item.state, row.item.error?.code, row.item.reason, row.item.names ?? row.item.username].join();
       let held = this.#nodes.get(row.key);
       if (!held) {
         held = { node: $(`${row.kind}-template`).content.firstElementChild.cloneNode(true), sign: null };
@@ -240,8 +251,8 @@ function paintFate(node, { clientId, state, error }, chat) {
   }
 }
 
-function lineText({ kind, username, previousUsername, text, type, reason }) {
-  if (kind === "joined" || kind === "left") return t(kind, username);
+function lineText({ kind, username, names = [username], previousUsername, text, type, reason }) {
+  if (kind === "joined" || kind === "left") return t(kind, t("list", names.slice(0, MAX_NAMES), names.length - MAX_NAMES));
   if (kind === "renamed") return t("renamed", previousUsername, username);
   if (kind === "notice") return text;
   if (kind === "data") return t("data", username, type);
