@@ -19,7 +19,7 @@ use bytes::Bytes;
 pub use inbox::{Full, ShardHandle};
 pub use options::{Settings, SocketOptions};
 pub use poll::{Poll, PollAnswer, PollCall};
-pub use polling::{Polling, Verdict};
+pub use polling::{Polling, Verdict, read_post};
 pub use shard::Shard;
 pub use stats::{LATENCY_BOUNDS_US, Stats};
 

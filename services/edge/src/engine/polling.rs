@@ -1,14 +1,26 @@
 //! The long-polling transport of one Engine.IO session: what waits for the client, and which requests
 //! wait for it. Pure but for the answers, which go through their channels.
 //!
-//! The engine keeps one [`Polling`] in a slot that has no descriptor, asks the connection what to do,
-//! and ends the slot when it is told so.
+//! The engine keeps one [`Polling`] in a slot that has no descriptor:
+//!
+//! | [`PollCall`], its secret compared | the slot polls | else |
+//! |---|---|---|
+//! | `Open` | new slot, `on_open`, then [`Polling::opened`] | |
+//! | `Check` | `Accepted`, also for a session that has upgraded (its probe is refused, E25) | `Unknown` |
+//! | `Get` | [`Polling::on_get`] | upgraded: `WrongTransport` |
+//! | `PostBegin` | [`Polling::on_post_begin`]: `Accepted`, or `Refused` and [`Polling::end`] | the same |
+//! | `Post` | [`Polling::on_post`], [`read_post`]: `Accepted`, or `Refused` and [`Polling::end`] | the same |
+//! | `Abandon` | [`Polling::end`], cause `Transport` | ignored |
+//!
+//! After each turn that may have queued something: [`Polling::flush`]. When the connection itself asks
+//! for a close, and when its heartbeat does: [`Polling::close`].
 //!
 //! Source: wire reference, rows E5 to E14 and E22 to E27.
 
 use super::{PollAnswer, PollCall};
 use crate::bridge::ConnKey;
-use crate::conn::{Cause, Millis, Packet};
+use crate::conn::{Cause, Incoming, Millis, Packet};
+use crate::wire::engineio::{self, PollingPacket};
 use crate::wire::websocket::{Opcode, read_server_frame};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -28,7 +40,8 @@ const NOOP: Packet = Packet::Text(Bytes::from_static(b"6"));
 pub enum Verdict {
     /// The session goes on.
     Continue,
-    /// The connection is to be closed for this cause, and the slot freed.
+    /// The connection has ended for this cause: tell it, and free the slot. Nothing more is to be said
+    /// to the client.
     End(Cause),
     /// The closed session has said its last; the slot is free.
     Free,
@@ -79,7 +92,9 @@ impl Polling {
         let (Packet::Text(bytes) | Packet::Binary(bytes)) = &packet;
         self.bytes += bytes.len();
         self.packets.push_back(packet);
-        if self.packets.len() > MAX_PACKETS || self.bytes > MAX_BYTES { Err(Cause::Slow) } else { Ok(()) }
+        // One packet may be of any size that the message limit allows.
+        let too_much = self.packets.len() > MAX_PACKETS || (self.packets.len() > 1 && self.bytes > MAX_BYTES);
+        if too_much { Err(Cause::Slow) } else { Ok(()) }
     }
 
     /// Queues complete server frames as packets: those of a room's log, or of a replay.
@@ -120,8 +135,8 @@ impl Polling {
             let _gone = answer.send(PollAnswer::Packets(self.take_packets()));
             return Verdict::Free;
         }
-        if let Some(first) = self.get.take() {
-            let _gone = first.send(PollAnswer::Packets(vec![CLOSE]));
+        if self.get.is_some() {
+            self.end();
             let _gone = answer.send(PollAnswer::Refused);
             return Verdict::End(Cause::Protocol);
         }
@@ -145,8 +160,15 @@ impl Polling {
         self.posting = false;
     }
 
-    /// The session ends. With a GET waiting, or after the client's own close, nothing is left;
-    /// else a GET in the next 30 s hears of it.
+    /// A request has broken a rule of polling, or broke: the waiting GET hears of it, and nothing is left.
+    pub fn end(&mut self) {
+        if let Some(get) = self.get.take() {
+            let _gone = get.send(PollAnswer::Packets(vec![CLOSE]));
+        }
+    }
+
+    /// The connection ends. With a GET waiting, or when the client has closed or is gone, nothing is
+    /// left and the slot is [`Verdict::Free`]; else a GET in the next 30 s hears of it.
     pub fn close(&mut self, cause: Cause, now: Millis) -> Verdict {
         let last = if cause == Cause::Client { NOOP } else { CLOSE };
         if let Some(get) = self.get.take() {
@@ -154,21 +176,12 @@ impl Polling {
             let _gone = get.send(PollAnswer::Packets(self.take_packets()));
             return Verdict::Free;
         }
-        match cause {
-            Cause::Client | Cause::Transport | Cause::PingTimeout | Cause::Protocol | Cause::Replaced => Verdict::Free,
-            Cause::ConnectTimeout
-            | Cause::Slow
-            | Cause::Limit
-            | Cause::Kicked
-            | Cause::Drain
-            | Cause::Unauthenticated
-            | Cause::Unavailable
-            | Cause::Reset => {
-                self.packets.push_back(last);
-                self.linger_until = Some(now + LINGER_MS);
-                Verdict::Continue
-            }
+        if matches!(cause, Cause::Client | Cause::Transport | Cause::PingTimeout | Cause::Replaced) {
+            return Verdict::Free;
         }
+        self.packets.push_back(last);
+        self.linger_until = Some(now + LINGER_MS);
+        Verdict::Continue
     }
 
     /// The closed session is forgotten at this time.
@@ -235,6 +248,27 @@ impl Polling {
     }
 }
 
+/// Reads a POST's body, packet by packet. `take` hands one to the connection and says whether it goes on.
+///
+/// # Errors
+/// [`Cause::Protocol`]: a packet is wrong. Those before it have been taken, those behind it are not.
+pub fn read_post(body: &[u8], mut take: impl FnMut(Incoming<'_>) -> bool) -> Result<(), Cause> {
+    let body = std::str::from_utf8(body).map_err(|_| Cause::Protocol)?;
+    for packet in engineio::packets(body) {
+        let goes_on = match packet.map_err(|_| Cause::Protocol)? {
+            PollingPacket::Binary(bytes) => take(Incoming::Binary(&bytes)),
+            PollingPacket::Text(text) => match engineio::parse(text) {
+                Ok(engineio::Packet::Ping(_)) | Err(_) => return Err(Cause::Protocol),
+                Ok(_) => take(Incoming::Text(text)),
+            },
+        };
+        if !goes_on {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// A request that went away while packets were on their way to it: they are lost, so the session ends
 /// as a broken transport.
 fn sent(sent: bool) -> Verdict {
@@ -294,6 +328,24 @@ mod tests {
     }
 
     #[test]
+    fn e07_packets_behind_a_bad_one_are_not_taken() {
+        let read = |body: &[u8]| {
+            let mut taken = Vec::new();
+            let result = read_post(body, |packet| {
+                taken.push(format!("{packet:?}"));
+                true
+            });
+            (taken.len(), result)
+        };
+        assert_eq!(read("4a\u{1e}bAQID\u{1e}4b".as_bytes()), (3, Ok(())));
+        for bad in ["4a\u{1e}9\u{1e}4b", "4a\u{1e}\u{1e}4b", "4a\u{1e}b?\u{1e}4b", "4a\u{1e}2\u{1e}4b"] {
+            assert_eq!(read(bad.as_bytes()), (1, Err(Cause::Protocol)), "{bad:?}");
+        }
+        assert_eq!(read(b""), (0, Err(Cause::Protocol)));
+        assert_eq!(read(b"4\xff"), (0, Err(Cause::Protocol)));
+    }
+
+    #[test]
     fn e08_a_second_get_ends_the_session() {
         let mut polling = Polling::default();
         let (_, mut first) = get(&mut polling);
@@ -327,6 +379,7 @@ mod tests {
         let (verdict, mut last) = get(&mut polling);
         assert_eq!(verdict, Verdict::Free);
         assert_eq!(packets(&mut last), Some(vec![text("41"), CLOSE]));
+        assert_eq!(Polling::default().close(Cause::PingTimeout, 0), Verdict::Free);
     }
 
     #[test]
@@ -373,6 +426,10 @@ mod tests {
     fn what_waits_is_bounded() {
         let mut polling = Polling::default();
         assert_eq!((0..=MAX_PACKETS).find_map(|_| polling.send(text("4")).err()), Some(Cause::Slow));
+        let mut polling = Polling::default();
+        let large = Packet::Text(vec![b'4'; 1_000_000].into());
+        assert_eq!(polling.send(large.clone()), Ok(()), "one message is never too large");
+        assert_eq!(polling.send(large), Err(Cause::Slow));
     }
 
     proptest! {
