@@ -109,7 +109,7 @@ async function scenario(title, io, transports) {
     await nameless.line(WELCOME);
     nameless.socket.emit("message", "too early");
     await nameless.line(NAME_FIRST);
-    refused(await nameless.emit("message", "too early"), "a message before the name");
+    refused(await nameless.emit("message", "too early"), "a message before the name", "username_required");
     nameless.close();
   });
   await step("rooms are joined and left", async () => {
@@ -153,11 +153,11 @@ async function scenario(title, io, transports) {
     }
   });
   await step("empty, too large and unknown input gets a clear error and disturbs nobody", async () => {
-    refused(await ada.emit("message", ""), "an empty message");
-    refused(await ada.emit("set_username", ""), "an empty name");
-    refused(await ada.emit("set_username", "x".repeat(33)), "a name of 33 characters");
-    refused(await ada.emit("message", "x".repeat(5_000)), "a text of 5,000 bytes");
-    refused(await ada.emit("join", "no spaces allowed"), "a bad room name");
+    refused(await ada.emit("message", ""), "an empty message", "bad_text");
+    refused(await ada.emit("set_username", ""), "an empty name", "bad_username");
+    refused(await ada.emit("set_username", "x".repeat(33)), "a name of 33 characters", "bad_username");
+    refused(await ada.emit("message", "x".repeat(5_000)), "a text of 5,000 bytes", "too_large");
+    refused(await ada.emit("join", "no spaces allowed"), "a bad room name", "bad_room");
     refused(await ada.emit("no_such_event", 1), "an unknown event");
     refused(await ada.emit("history", { room: `${room}-never-joined` }), "history of a room not joined", "not_joined");
     await ada.emit("message", "still here");

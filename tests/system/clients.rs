@@ -54,3 +54,17 @@ async fn the_tutorials_page_works_in_two_browsers_on_two_edges() {
     args.extend(urls(&cluster));
     run(&installed("node"), "tutorial.mjs", &args).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plazas_own_protocol_in_json_works_over_two_edges() {
+    let cluster = Cluster::start(2).await;
+    run(&installed("node"), "plaza.mjs", &urls(&cluster)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_backend_calls_the_session_service_and_speaks_protobuf() {
+    let cluster = Cluster::start(1).await;
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
+    let args = [proto.display().to_string(), cluster.session.addr.to_string(), cluster.edges[0].url()];
+    run(&python(), "backend.py", &args).await;
+}

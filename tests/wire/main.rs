@@ -6,6 +6,7 @@
 //! features: E8's second half, S4, and everything under R and N.
 
 mod engineio;
+mod hostile;
 mod http;
 mod polling;
 mod socketio;
