@@ -83,15 +83,15 @@ impl GrpcOptions {
         let tls = match (cert, key) {
             (Some(cert), Some(key)) => Some(TlsFiles { cert, key, client_ca }),
             (Some(_), None) => {
-                settings.problem("tls-key", "is not set, but --tls-cert is; TLS needs both".to_owned());
+                settings.problem("tls-key", "is not set, but --tls-cert is; TLS needs both");
                 None
             }
             (None, Some(_)) => {
-                settings.problem("tls-cert", "is not set, but --tls-key is; TLS needs both".to_owned());
+                settings.problem("tls-cert", "is not set, but --tls-key is; TLS needs both");
                 None
             }
             (None, None) if client_ca.is_some() => {
-                settings.problem("tls-client-ca", "needs --tls-cert and --tls-key".to_owned());
+                settings.problem("tls-client-ca", "needs --tls-cert and --tls-key");
                 None
             }
             (None, None) => None,
