@@ -259,6 +259,6 @@ function lineText({ kind, username, names = [username], previousUsername, text, 
   if (kind === "joined" || kind === "left") return t(kind, t("list", names.slice(0, MAX_NAMES), names.length - MAX_NAMES));
   if (kind === "renamed") return t("renamed", previousUsername, username);
   if (kind === "notice") return text;
-  if (kind === "data") return t("sent_data", username, type);
+  if (kind === "data") return t("sent_type", username, type);
   return t(reason === "trimmed" || reason === "unavailable" ? `reset_${reason}` : "reset_other");
 }
