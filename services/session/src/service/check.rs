@@ -1,6 +1,6 @@
 //! What a request may contain. Each refusal says what was wrong and what would be right.
 
-use crate::store::{Op, RecoverBy, Refusal, Registration, ResumeKey};
+use crate::store::{Op, Opening, RecoverBy, Refusal, Registration, ResumeKey};
 use plaza_proto::code::Code;
 use plaza_proto::ids::RoomName;
 use plaza_proto::session as pb;
@@ -170,13 +170,13 @@ impl Services {
             base64url("pid", &open.pid, 20)?;
         }
         let name = if open.username.is_empty() { None } else { Some(self.name(&open.username)?) };
-        Ok(Op::Open {
+        Ok(Op::Open(Opening {
             session_id: open.session_id,
             user_id: open.user_id,
             protocol: open.protocol,
             pid: Some(open.pid).filter(|pid| !pid.is_empty()),
             name,
-        })
+        }))
     }
 }
 

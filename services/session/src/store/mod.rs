@@ -102,22 +102,26 @@ pub struct Lease {
     pub boot: String,
 }
 
+/// A session that begins.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// 20 characters base64url.
+    pub session_id: String,
+    /// Its user.
+    pub user_id: String,
+    /// One of the three protocols.
+    pub protocol: String,
+    /// Key of the recovery record.
+    pub pid: Option<String>,
+    /// A name to claim at once; when it is refused, the session is not opened.
+    pub name: Option<Name>,
+}
+
 /// One operation of an edge. All parts were checked.
 #[derive(Clone, Debug)]
 pub enum Op {
     /// A new session, or one that is registered again after a lost lease.
-    Open {
-        /// 20 characters base64url.
-        session_id: String,
-        /// Its user.
-        user_id: String,
-        /// One of the three protocols.
-        protocol: String,
-        /// Key of the recovery record.
-        pid: Option<String>,
-        /// A name to claim at once; when it is refused, the session is not opened.
-        name: Option<Name>,
-    },
+    Open(Opening),
     /// Continues a session on this edge.
     Recover {
         /// How it is found.

@@ -1,6 +1,6 @@
 //! Sessions: open, recover, rename, end.
 
-use super::super::{Filter, ForEdge, MAX_ROOMS, Name, Outcome, Page, RecoverBy, Refusal, StoreError};
+use super::super::{Filter, ForEdge, MAX_ROOMS, Name, Opening, Outcome, Page, RecoverBy, Refusal, StoreError};
 use super::state::State;
 use plaza_proto::code::Code;
 use plaza_proto::fanout::command::Command as Body;
@@ -33,17 +33,8 @@ fn gone() -> Refusal {
 }
 
 impl State {
-    #[allow(clippy::too_many_arguments, reason = "the parts of one operation, taken apart by its only caller")]
-    pub(super) fn open(
-        &mut self,
-        edge: &str,
-        id: String,
-        user_id: String,
-        protocol: String,
-        pid: Option<String>,
-        name: Option<Name>,
-        now: u64,
-    ) -> Result<Outcome, Refusal> {
+    pub(super) fn open(&mut self, edge: &str, opening: Opening, now: u64) -> Result<Outcome, Refusal> {
+        let Opening { session_id: id, user_id, protocol, pid, name } = opening;
         if let Some(record) = self.sessions.get(&id) {
             let held = &record.session.edge;
             let expired = record.expires_at.is_some_and(|at| at <= now);

@@ -212,9 +212,7 @@ impl State {
 
     fn apply_one(&mut self, edge: &str, op: Op, now: u64, commands: &mut Vec<ForEdge>) -> Result<Outcome, Refusal> {
         match op {
-            Op::Open { session_id, user_id, protocol, pid, name } => {
-                self.open(edge, session_id, user_id, protocol, pid, name, now)
-            }
+            Op::Open(opening) => self.open(edge, opening, now),
             Op::Recover { by, user_id } => self.recover(edge, &by, &user_id, now, commands),
             Op::Join { session_id, room, position } => self.join(edge, &session_id, room.as_str(), position),
             Op::Leave { session_id, room } => self.leave(edge, &session_id, room.as_str()),

@@ -8,7 +8,7 @@ mod reply;
 mod script;
 
 use super::{
-    Applied, COMMANDS_PER_HEARTBEAT, Filter, ForEdge, Lease, Name, Op, Outbox, Page, Pulse, Reaped, RecoverBy,
+    Applied, COMMANDS_PER_HEARTBEAT, Filter, ForEdge, Lease, Name, Op, Opening, Outbox, Page, Pulse, Reaped, RecoverBy,
     Registration, SessionStore, StoreError, StoreOptions, Totals,
 };
 use crate::metrics::SessionMetrics;
@@ -122,7 +122,7 @@ impl Args {
 
     fn op(self, op: Op) -> Self {
         match op {
-            Op::Open { session_id, user_id, protocol, pid, name } => self
+            Op::Open(Opening { session_id, user_id, protocol, pid, name }) => self
                 .add("open")
                 .add(session_id)
                 .add(user_id)
