@@ -24,6 +24,7 @@ use http::header::{
 };
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
+use plaza_kit::telemetry::LogGate;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -121,6 +122,7 @@ impl EngineIoEndpoint {
             return Err(HandshakeError::BadRequest);
         }
         if refused_origin {
+            log_refusal(request);
             return Err(HandshakeError::Forbidden);
         }
         if sid.is_none() {
@@ -163,7 +165,7 @@ impl EngineIoEndpoint {
         guard.armed = false;
         match answer {
             Some(PollAnswer::Packets(packets)) => body_of(&packets),
-            other => refusal(other),
+            other => refusal(other.as_ref()),
         }
     }
 
@@ -172,7 +174,7 @@ impl EngineIoEndpoint {
         let (key, secret) = (key_of(&sid), sid.secret);
         match self.call(shard, PollCall::PostBegin { key, secret }).await {
             Some(PollAnswer::Accepted) => {}
-            other => return refusal(other),
+            other => return refusal(other.as_ref()),
         }
         // From here on the session waits for this body; without it, it ends.
         let mut guard = Abandon { shard, key, secret, armed: true };
@@ -185,7 +187,7 @@ impl EngineIoEndpoint {
         guard.armed = false;
         match answer {
             Some(PollAnswer::Accepted) => answer_with(StatusCode::OK, HTML, "ok".into()),
-            other => refusal(other),
+            other => refusal(other.as_ref()),
         }
     }
 
@@ -199,6 +201,16 @@ impl EngineIoEndpoint {
             Some(_) => abort(HandshakeError::SessionUnknown),
             None => unavailable(),
         }
+    }
+}
+
+/// Says once a second at most which setting would have allowed the page.
+fn log_refusal(request: &Request) {
+    static GATE: LogGate = LogGate::per_second(1);
+    if let Some(suppressed) = GATE.pass() {
+        let origin = request.headers().get(ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));
+        let origin: String = origin.unwrap_or_default().chars().take(64).collect();
+        tracing::warn!(?origin, suppressed, "origin refused, --allowed-origins would allow it");
     }
 }
 
@@ -266,7 +278,7 @@ fn body_of(packets: &[Packet]) -> Response {
     answer_with(StatusCode::OK, PLAIN, body.into())
 }
 
-fn refusal(answer: Option<PollAnswer>) -> Response {
+fn refusal(answer: Option<&PollAnswer>) -> Response {
     match answer {
         Some(PollAnswer::Unknown) => json_error(HandshakeError::SessionUnknown),
         Some(_) => json_error(HandshakeError::BadRequest),

@@ -192,7 +192,7 @@ fn rooms_are_joined_and_left() {
     driver.reply(asked.id, Reply::Joined(joined("dev", 2)));
     let answer =
         format!(r#"431[{{"ok":true,"room":"dev","position":"{}","members":3,"recovered":false}}]"#, position(10));
-    assert_eq!(driver.texts(), [answer.clone()]);
+    assert_eq!(driver.texts(), std::slice::from_ref(&answer));
     assert!(matches!(driver.out[..], [Action::Enter { room: RoomId(2), .. }]));
     driver.out.clear();
     assert_eq!(driver.text(r#"421["join",{"room":"dev"}]"#).texts(), [answer], "joining again changes nothing");
