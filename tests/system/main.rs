@@ -1,4 +1,5 @@
 //! System and conformance tests: one binary, a module per topic.
 
 mod clients;
+mod feed;
 mod servers;
