@@ -85,6 +85,7 @@ impl SessionLink {
             owed: VecDeque::new(),
             keys: Vec::new(),
             incarnation: String::new(),
+            edge_number: 0,
             boot: String::new(),
             counter: 0,
             acknowledged: 0,
@@ -156,6 +157,8 @@ struct Lease {
     owed: VecDeque<Op>,
     keys: Vec<ResumeKey>,
     incarnation: String,
+    /// Of the last registration; 0: none yet.
+    edge_number: u32,
     boot: String,
     /// Of the last heartbeat sent, and of the last one answered.
     counter: u64,
@@ -197,11 +200,13 @@ impl Lease {
                 advertise_addr: self.advertise_addr.clone(),
                 resume_keys: self.keys.clone(),
                 replaces: replaces.clone(),
+                edge_number: self.edge_number,
             };
             match call(self.client.register(request)).await {
                 Ok(answer) => {
                     self.keys = answer.resume_keys;
                     self.boot = answer.boot;
+                    self.edge_number = answer.edge_number;
                     (self.counter, self.acknowledged) = (0, 0);
                     self.owed.clear();
                     self.incarnation.clone_from(&incarnation);
