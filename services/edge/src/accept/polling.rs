@@ -24,7 +24,6 @@ use http::header::{
 };
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
-use plaza_kit::telemetry::LogGate;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -122,7 +121,6 @@ impl EngineIoEndpoint {
             return Err(HandshakeError::BadRequest);
         }
         if refused_origin {
-            log_refusal(request);
             return Err(HandshakeError::Forbidden);
         }
         if sid.is_none() {
@@ -201,16 +199,6 @@ impl EngineIoEndpoint {
             Some(_) => abort(HandshakeError::SessionUnknown),
             None => unavailable(),
         }
-    }
-}
-
-/// Says once a second at most which setting would have allowed the page.
-fn log_refusal(request: &Request) {
-    static GATE: LogGate = LogGate::per_second(1);
-    if let Some(suppressed) = GATE.pass() {
-        let origin = request.headers().get(ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));
-        let origin: String = origin.unwrap_or_default().chars().take(64).collect();
-        tracing::warn!(?origin, suppressed, "origin refused, --allowed-origins would allow it");
     }
 }
 
