@@ -47,7 +47,7 @@ pub const GRPC_FLAGS: &[Flag] = &[
         name: "tls-client-ca",
         default: None,
         value: "FILE",
-        help: "Authorities (PEM) of client certificates; callers without one may only ask for health.",
+        help: "Authorities (PEM) of client certificates; callers without one are refused.",
         section: "gRPC",
     },
 ];
