@@ -72,7 +72,7 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
         None => {
             let options = log::jetstream::Options::new(&config).ok_or(RunError::NoStore)?;
             let jetstream =
-                JetStreamLog::start(options, Arc::clone(&metrics), parts.readiness.clone(), shutdown.clone()).await?;
+                JetStreamLog::start(options, Arc::clone(&metrics), parts.readiness.clone(), &shutdown).await?;
             (Arc::clone(&jetstream) as Arc<dyn EventLog>, Some(jetstream))
         }
     };

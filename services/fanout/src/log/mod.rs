@@ -1,6 +1,7 @@
 //! The seam between the service and the store: one trait, two implementations that pass the same
 //! conformance cases (`tests/system/fanout_log.rs`).
 
+mod budget;
 pub mod jetstream;
 pub mod memory;
 

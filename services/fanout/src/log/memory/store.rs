@@ -1,5 +1,6 @@
 //! The events themselves, room by room, and what goes when there are too many. No clock: time is passed in.
 
+use crate::log::budget::Budget;
 use crate::log::{Read, Start, Stored};
 use bytes::Bytes;
 use plaza_proto::ids::{MessageId, RoomName};
@@ -154,27 +155,4 @@ fn first_unknown(mut events: Vec<Stored>, begin: usize) -> Vec<Stored> {
         first.previous = 0;
     }
     events
-}
-
-/// How much an answer may still hold; the first event always fits.
-struct Budget {
-    events: u32,
-    bytes: usize,
-    first: bool,
-}
-
-impl Budget {
-    fn new(read: &Read) -> Self {
-        Self { events: read.limit, bytes: read.max_bytes as usize, first: true }
-    }
-
-    fn take(&mut self, event: &Stored) -> bool {
-        let fits = self.events > 0 && (self.first || event.body.len() <= self.bytes);
-        if fits {
-            self.first = false;
-            self.events -= 1;
-            self.bytes = self.bytes.saturating_sub(event.body.len());
-        }
-        fits
-    }
 }
