@@ -1,7 +1,7 @@
 //! Stock clients against two edges with real Redis and NATS: what they print is what is asserted.
 
 use plaza_tests::cluster::Cluster;
-use plaza_tests::process::{Process, free_port, installed};
+use plaza_tests::process::{Process, built, free_port, installed};
 use std::path::{Path, PathBuf};
 
 /// `tests/clients`, where the clients live.
@@ -67,4 +67,12 @@ async fn a_python_backend_calls_the_session_service_and_speaks_protobuf() {
     let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
     let args = [proto.display().to_string(), cluster.session.addr.to_string(), cluster.edges[0].url()];
     run(&python(), "backend.py", &args).await;
+}
+
+#[tokio::test]
+async fn c08_the_stock_parsers_read_what_the_edge_writes() {
+    let mut writer = Process::start("packets", &built("examples/socketio_packets"), &["5000".into(), "7".into()], &[]);
+    assert!(writer.wait().await.success());
+    let packets = writer.folder().join("packets.log").display().to_string();
+    run(&installed("node"), "parser.mjs", &[packets]).await;
 }
