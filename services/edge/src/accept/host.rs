@@ -1,14 +1,34 @@
 //! The accept loop of a shard: an axum router on hyper's HTTP/1, one small task per HTTP connection.
 
+use super::listener::tune;
 use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+/// Bytes of a request's head, and of the read buffer.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Header lines of a request.
+const MAX_HEADERS: usize = 64;
+/// How long requests that are open at the stop may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the loop rests when the system gives no more descriptors.
+const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bounds of the HTTP phase.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpLimits {
-    /// Time for the headers of a request, from its connection's accept or from its first byte.
+    /// Time for the headers of a request, from its connection's accept or from the answer before it.
     pub header_timeout: Duration,
     /// HTTP connections (not upgraded ones) at once; more wait in the listen backlog.
     pub max_connections: usize,
@@ -20,8 +40,10 @@ impl Default for HttpLimits {
     }
 }
 
-/// Accepts and serves until `stop`; then the listener closes and open requests end by themselves.
-/// Runs on a shard's current-thread runtime.
+/// Accepts and serves until `stop`; then the listener closes, open requests have five seconds to end, and
+/// idle connections end at once. Runs on a shard's current-thread runtime.
+///
+/// A request's head has at most 16 KiB and 64 headers. Out of descriptors, accepting pauses and goes on.
 ///
 /// # Errors
 /// The listener cannot be registered with the runtime.
@@ -31,9 +53,89 @@ pub async fn serve(
     limits: HttpLimits,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (_router, _limits) = (router, limits);
-    stop.cancelled().await;
+    let listener = TcpListener::from_std(listener)?;
+    let tasks = TaskTracker::new();
+    let permits = Arc::new(Semaphore::new(limits.max_connections));
+    let mut exhausted = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = accept(&listener, &permits) => accepted,
+        };
+        match accepted {
+            Ok((socket, permit)) => {
+                exhausted = false;
+                let connection = serve_connection(socket, router.clone(), limits, tasks.clone(), stop.clone());
+                tasks.spawn(async move {
+                    connection.await;
+                    drop(permit);
+                });
+            }
+            Err(error) if is_exhausted(&error) => {
+                if !std::mem::replace(&mut exhausted, true) {
+                    tracing::error!(%error, "accepting pauses: the system gives no more descriptors");
+                }
+                tokio::time::sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
+            }
+            // The client was gone before it was accepted.
+            Err(error) => tracing::debug!(%error, "a connection was not accepted"),
+        }
+    }
     drop(listener);
+    tasks.close();
+    let _late = tokio::time::timeout(STOP_TIMEOUT, tasks.wait()).await;
     Ok(())
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    let (socket, _) = listener.accept().await?;
+    tune(&socket)?;
+    Ok((socket, permit))
+}
+
+/// Serves one HTTP connection until it ends or is upgraded. What goes wrong on it is the client's affair.
+async fn serve_connection(
+    socket: TcpStream,
+    router: Router,
+    limits: HttpLimits,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        // For `upgrade`, whose hand-over outlives the request.
+        request.extensions_mut().insert(tasks.clone());
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::trace!(%error, "an HTTP connection ended early");
+    }
+}
+
+/// No descriptor or no memory for another socket: EMFILE, ENFILE, ENOBUFS, ENOMEM.
+fn is_exhausted(error: &io::Error) -> bool {
+    #[cfg(target_os = "linux")]
+    const CODES: [i32; 4] = [24, 23, 105, 12];
+    #[cfg(not(target_os = "linux"))]
+    const CODES: [i32; 4] = [24, 23, 55, 12];
+    error.raw_os_error().is_some_and(|code| CODES.contains(&code))
 }

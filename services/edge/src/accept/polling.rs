@@ -163,7 +163,7 @@ impl EngineIoEndpoint {
         guard.armed = false;
         match answer {
             Some(PollAnswer::Packets(packets)) => body_of(&packets),
-            other => refusal(other.as_ref()),
+            other => refusal(other),
         }
     }
 
@@ -172,7 +172,7 @@ impl EngineIoEndpoint {
         let (key, secret) = (key_of(&sid), sid.secret);
         match self.call(shard, PollCall::PostBegin { key, secret }).await {
             Some(PollAnswer::Accepted) => {}
-            other => return refusal(other.as_ref()),
+            other => return refusal(other),
         }
         // From here on the session waits for this body; without it, it ends.
         let mut guard = Abandon { shard, key, secret, armed: true };
@@ -185,7 +185,7 @@ impl EngineIoEndpoint {
         guard.armed = false;
         match answer {
             Some(PollAnswer::Accepted) => answer_with(StatusCode::OK, HTML, "ok".into()),
-            other => refusal(other.as_ref()),
+            other => refusal(other),
         }
     }
 
@@ -266,7 +266,7 @@ fn body_of(packets: &[Packet]) -> Response {
     answer_with(StatusCode::OK, PLAIN, body.into())
 }
 
-fn refusal(answer: Option<&PollAnswer>) -> Response {
+fn refusal(answer: Option<PollAnswer>) -> Response {
     match answer {
         Some(PollAnswer::Unknown) => json_error(HandshakeError::SessionUnknown),
         Some(_) => json_error(HandshakeError::BadRequest),

@@ -50,17 +50,6 @@ pub(crate) enum Publishable<'a> {
     },
 }
 
-/// A page of history, as a client asks for it; empty texts are absent ones.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Page<'a> {
-    /// Only events before this position.
-    pub(crate) before: &'a str,
-    /// Only events after this position.
-    pub(crate) after: &'a str,
-    /// How many; 0: the default.
-    pub(crate) limit: u32,
-}
-
 /// How a wish ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -320,24 +309,25 @@ impl Member {
     pub(crate) fn history(
         &mut self,
         name: &RoomName,
-        page: Page<'_>,
+        before: &str,
+        after: &str,
+        limit: u32,
         tag: Tag,
         now: Millis,
         out: &mut Vec<Action>,
     ) -> Result<(), Refusal> {
         self.charge_question(now)?;
         let room = self.room_id(name)?;
-        let from = match (position(page.before)?, position(page.after)?) {
+        let from = match (position(before)?, position(after)?) {
             (None, None) => HistoryFrom::Newest,
             (Some(before), None) => HistoryFrom::Before(before),
             (None, Some(after)) => HistoryFrom::After(after),
             (Some(_), Some(_)) => return Err(Refusal::bad_request("history has before or after, not both")),
         };
-        let limit = match page.limit {
-            0 => DEFAULT_PAGE,
-            limit @ 1..=MAX_PAGE => limit,
-            limit => return Err(Refusal::bad_request(format!("limit is {limit}; 1 to {MAX_PAGE} are allowed"))),
-        };
+        if limit > MAX_PAGE {
+            return Err(Refusal::bad_request(format!("limit is {limit}; 1 to {MAX_PAGE} are allowed")));
+        }
+        let limit = if limit == 0 { DEFAULT_PAGE } else { limit };
         self.request(tag, PendingKind::History(name.clone()), Op::History { room, from, limit }, out)
     }
 
@@ -419,7 +409,7 @@ impl Member {
             let needs_name = waiting.event.kind() == Kind::Text;
             let ready = match self.joined(&waiting.room) {
                 _ if is_behind => false,
-                Some(room) => !(room.publishing || needs_name && self.is_renaming()),
+                Some(room) => !room.publishing && !(needs_name && self.is_renaming()),
                 None if self.is_joining(&waiting.room) => false,
                 None => return self.fail(place, Code::NotJoined),
             };

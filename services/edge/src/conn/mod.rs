@@ -9,8 +9,6 @@ mod probe;
 mod refusal;
 mod settings;
 mod socketio;
-#[cfg(test)]
-mod tests;
 
 pub use chat::Chat;
 pub use engineio::{Application, EngineIo};

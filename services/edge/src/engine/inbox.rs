@@ -103,15 +103,21 @@ impl ShardHandle {
         Ok(())
     }
 
-    /// Moves what waits into `batch`, which is empty. With `sleep` and nothing waiting, the next message
-    /// wakes the shard.
-    pub(super) fn take(&self, batch: &mut VecDeque<Inbound>, sleep: bool) {
+    /// Moves what waits into `batch`, which is empty.
+    pub(super) fn take(&self, batch: &mut VecDeque<Inbound>) {
         let mut queue = self.lock();
-        if queue.messages.is_empty() {
-            queue.sleeping = sleep;
-        } else {
+        queue.sleeping = false;
+        if !queue.messages.is_empty() {
             std::mem::swap(&mut queue.messages, batch);
         }
+    }
+
+    /// Says that the shard is about to sleep, so that the next message wakes it. `true`: it must not,
+    /// something waits.
+    pub(super) fn sleep(&self) -> bool {
+        let mut queue = self.lock();
+        queue.sleeping = queue.messages.is_empty();
+        !queue.sleeping
     }
 
     /// Refuses everything from now on and drops what waits.

@@ -6,12 +6,24 @@
 //! hub ---Deliver--> inbox --> room log: encoded frames --sweep--> one send per member
 //! ```
 
+mod board;
+mod close;
+mod core;
 mod inbox;
+mod log;
 mod options;
+mod outbox;
 mod poll;
 mod polling;
+mod read;
+mod rooms;
+mod session;
 mod shard;
+mod slot;
 mod stats;
+mod sweep;
+mod wheel;
+mod write;
 
 use crate::conn::Connection;
 use bytes::Bytes;

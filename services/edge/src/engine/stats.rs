@@ -18,8 +18,6 @@ pub struct Stats {
     pub deliveries: AtomicU64,
     /// Calls of send.
     pub sends: AtomicU64,
-    /// Bytes of room events now held in logs.
-    pub log_bytes: AtomicU64,
     /// Events that arrived, by the time until the last member was served, in microseconds.
     pub latency: [AtomicU64; LATENCY_BOUNDS_US.len() + 1],
     /// Sum of those times in microseconds.

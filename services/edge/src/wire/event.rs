@@ -85,10 +85,7 @@ fn write_object(out: &mut Vec<u8>, room: &RoomName, event: &RoomEvent) -> Writte
     if text.is_some() {
         object.display("id", event.id).display("position", event.position);
     }
-    if stored.kind() != Kind::Notice {
-        object.string("username", &stored.username);
-    }
-    object.string_if("previousUsername", &stored.previous_username);
+    object.string_if("username", &stored.username).string_if("previousUsername", &stored.previous_username);
     if let Some(text) = text {
         object.string("text", text).integer("at", event.time);
     }

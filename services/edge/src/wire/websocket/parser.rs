@@ -80,6 +80,9 @@ struct Message {
 }
 
 impl Parser {
+    /// A stream at its beginning.
+    pub const NEW: Self = Self(None);
+
     /// When the incomplete frame or message began, in the milliseconds that were passed to
     /// [`Self::next`]; `None`: there is none.
     pub fn incomplete_since(&self) -> Option<u64> {

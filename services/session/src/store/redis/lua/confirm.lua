@@ -1,2 +1,0 @@
--- ids of published entries
-return { 'ok', call('XDEL', K.outbox, unpack(ARGV)) }
