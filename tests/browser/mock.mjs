@@ -1,7 +1,7 @@
 // A small stand-in for an edge, to work on the page without one: serves the page's files and speaks
 // Plaza's own protocol in JSON, with everything in memory. Several edges of one process share rooms.
 //
-//   node mock.mjs [port ...]        needs the npm package ws
+//   node mock.mjs [port ...]        needs `npm ci` in tests/clients
 
 import { createHash, randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -9,7 +9,7 @@ import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 
-const require = createRequire(import.meta.url);
+const require = createRequire(new URL("../clients/", import.meta.url));
 const WEB = fileURLToPath(new URL("../../services/edge/src/web/", import.meta.url));
 const TYPES = { html: "text/html", css: "text/css", js: "text/javascript", svg: "image/svg+xml" };
 const MAX_TEXT_BYTES = 4096;

@@ -2,7 +2,7 @@
 //
 //   node page.spec.mjs <base URL of edge 1> <base URL of edge 2>
 //
-// Needs the npm package playwright-core and Chromium (/usr/bin/chromium, or CHROMIUM=path). Each page
+// Needs `npm ci` in tests/clients and Chromium (/usr/bin/chromium, or CHROMIUM=path). Each page
 // reaches its edge through a relay of this script, so that a connection can be cut at any byte.
 // Prints `N passed, N failed`; the exit code is 1 when something failed.
 
@@ -10,7 +10,7 @@ import { strict as assert } from "node:assert";
 import { createServer, connect } from "node:net";
 import { createRequire } from "node:module";
 
-const { chromium } = createRequire(import.meta.url)("playwright-core");
+const { chromium } = createRequire(new URL("../clients/", import.meta.url))("playwright-core");
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const ARGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

@@ -9,6 +9,8 @@
 //! A shard's inbox is one FIFO. That makes a join exact: every `Deliver` behind a [`Reply::Joined`]
 //! is an event after the joined position, every one before it is not for that member.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use plaza_proto::code::{Code, Locale};
 use plaza_proto::event::Event;
@@ -136,6 +138,13 @@ impl SessionId {
     /// Draws a new one.
     pub fn random() -> Self {
         Self(rand::random())
+    }
+
+    /// Reads the 20 characters; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut id = [0; 15];
+        let read = URL_SAFE_NO_PAD.decode_slice(text, &mut id).ok()?;
+        (text.len() == 20 && read == 15).then_some(Self(id))
     }
 }
 

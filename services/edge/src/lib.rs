@@ -4,11 +4,21 @@
 //! accept/   HTTP, the handshake; hands sockets to a shard        bridge   what shards and hub say to each other
 //! wire/     codecs, pure: bytes to packets and back              conn/    state machines of the protocols, pure
 //! engine/   shards: sockets, timers, room logs, delivery         web/     the page
+//! control/  the hub: rooms, memberships, sessions of this edge   feed/    NATS in, one exact sequence a room out
+//! upstream/ clients of the session and fanout services           run      wires it all; drain, metrics, config
 //! ```
 
 pub mod accept;
 pub mod bridge;
+pub mod config;
 pub mod conn;
+pub mod control;
+pub mod drain;
 pub mod engine;
+pub mod feed;
+pub mod metrics;
+pub mod routes;
+pub mod run;
+pub mod upstream;
 pub mod web;
 pub mod wire;

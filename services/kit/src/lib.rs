@@ -1,1 +1,23 @@
-//! stub
+//! What every Plaza `main` needs, and nothing of chat.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`settings`] | flags as tables, each also a `PLAZA_` variable; every wrong one is reported at once |
+//! | [`telemetry`] | log set-up, and [`telemetry::LogGate`] for what bad input can trigger |
+//! | [`shutdown`] | one token to tell, one tracker to wait |
+//! | [`net`] | bound listeners, with a remedy when the address is in use |
+//! | [`metrics`] | the registry behind `/metrics` |
+//! | [`admin`] | `/livez`, `/readyz`, `/metrics` |
+//! | [`grpc`] | serving gRPC with health, reflection, TLS and limits |
+//! | [`discovery`] | from `--session-addr` to a balanced channel |
+//!
+//! A `main` uses them in this order: settings, telemetry, bind, metrics, admin, run, wait.
+
+pub mod admin;
+pub mod discovery;
+pub mod grpc;
+pub mod metrics;
+pub mod net;
+pub mod settings;
+pub mod shutdown;
+pub mod telemetry;

@@ -163,7 +163,7 @@ impl EngineIoEndpoint {
         guard.armed = false;
         match answer {
             Some(PollAnswer::Packets(packets)) => body_of(&packets),
-            other => refusal(other),
+            other => refusal(other.as_ref()),
         }
     }
 
@@ -172,7 +172,7 @@ impl EngineIoEndpoint {
         let (key, secret) = (key_of(&sid), sid.secret);
         match self.call(shard, PollCall::PostBegin { key, secret }).await {
             Some(PollAnswer::Accepted) => {}
-            other => return refusal(other),
+            other => return refusal(other.as_ref()),
         }
         // From here on the session waits for this body; without it, it ends.
         let mut guard = Abandon { shard, key, secret, armed: true };
@@ -185,7 +185,7 @@ impl EngineIoEndpoint {
         guard.armed = false;
         match answer {
             Some(PollAnswer::Accepted) => answer_with(StatusCode::OK, HTML, "ok".into()),
-            other => refusal(other),
+            other => refusal(other.as_ref()),
         }
     }
 
@@ -266,7 +266,7 @@ fn body_of(packets: &[Packet]) -> Response {
     answer_with(StatusCode::OK, PLAIN, body.into())
 }
 
-fn refusal(answer: Option<PollAnswer>) -> Response {
+fn refusal(answer: Option<&PollAnswer>) -> Response {
     match answer {
         Some(PollAnswer::Unknown) => json_error(HandshakeError::SessionUnknown),
         Some(_) => json_error(HandshakeError::BadRequest),

@@ -1,7 +1,7 @@
 //! The chat in the Socket.IO namespace `/`: the tutorial's events and Plaza's own beside them.
 
 use super::engineio::{close, text};
-use super::member::{Member, Outcome, Publishable, Tag, Wish};
+use super::member::{Member, Outcome, Page, Publishable, Tag, Wish};
 use super::refusal::{Refusal, guest_user, locale_of, room};
 use super::socketio::{Admission, Handler};
 use super::{Action, Cause, Millis, Settings};
@@ -215,8 +215,10 @@ impl Chat {
                 Ok(())
             }
             "history" => {
-                let (room, limit) = (self.named_room(name)?, fields.limit.unwrap_or(0));
-                self.member()?.history(&room, empty(&fields.before), empty(&fields.after), limit, tag, now, out)
+                let room = self.named_room(name)?;
+                let (before, after) = (empty(&fields.before), empty(&fields.after));
+                let page = Page { before, after, limit: fields.limit.unwrap_or(0) };
+                self.member()?.history(&room, page, tag, now, out)
             }
             "who" => {
                 let room = self.named_room(name)?;

@@ -50,6 +50,17 @@ pub(crate) enum Publishable<'a> {
     },
 }
 
+/// A page of history, as a client asks for it; empty texts are absent ones.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Page<'a> {
+    /// Only events before this position.
+    pub(crate) before: &'a str,
+    /// Only events after this position.
+    pub(crate) after: &'a str,
+    /// How many; 0: the default.
+    pub(crate) limit: u32,
+}
+
 /// How a wish ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -309,25 +320,24 @@ impl Member {
     pub(crate) fn history(
         &mut self,
         name: &RoomName,
-        before: &str,
-        after: &str,
-        limit: u32,
+        page: Page<'_>,
         tag: Tag,
         now: Millis,
         out: &mut Vec<Action>,
     ) -> Result<(), Refusal> {
         self.charge_question(now)?;
         let room = self.room_id(name)?;
-        let from = match (position(before)?, position(after)?) {
+        let from = match (position(page.before)?, position(page.after)?) {
             (None, None) => HistoryFrom::Newest,
             (Some(before), None) => HistoryFrom::Before(before),
             (None, Some(after)) => HistoryFrom::After(after),
             (Some(_), Some(_)) => return Err(Refusal::bad_request("history has before or after, not both")),
         };
-        if limit > MAX_PAGE {
-            return Err(Refusal::bad_request(format!("limit is {limit}; 1 to {MAX_PAGE} are allowed")));
-        }
-        let limit = if limit == 0 { DEFAULT_PAGE } else { limit };
+        let limit = match page.limit {
+            0 => DEFAULT_PAGE,
+            limit @ 1..=MAX_PAGE => limit,
+            limit => return Err(Refusal::bad_request(format!("limit is {limit}; 1 to {MAX_PAGE} are allowed"))),
+        };
         self.request(tag, PendingKind::History(name.clone()), Op::History { room, from, limit }, out)
     }
 
@@ -409,7 +419,7 @@ impl Member {
             let needs_name = waiting.event.kind() == Kind::Text;
             let ready = match self.joined(&waiting.room) {
                 _ if is_behind => false,
-                Some(room) => !room.publishing && !(needs_name && self.is_renaming()),
+                Some(room) => !(room.publishing || needs_name && self.is_renaming()),
                 None if self.is_joining(&waiting.room) => false,
                 None => return self.fail(place, Code::NotJoined),
             };

@@ -9,6 +9,8 @@ mod probe;
 mod refusal;
 mod settings;
 mod socketio;
+#[cfg(test)]
+mod tests;
 
 pub use chat::Chat;
 pub use engineio::{Application, EngineIo};

@@ -2,7 +2,7 @@
 //!
 //! Frames that come before `welcome` wait, so that a client may send all it wants at once.
 
-use super::member::{Member, Outcome, Publishable, Tag};
+use super::member::{Member, Outcome, Page, Publishable, Tag};
 use super::refusal::{Refusal, guest_user, locale_of, room};
 use super::{Action, Cause, Close, Connection, Incoming, Millis, Packet, Settings};
 use crate::bridge::{ConnKey, Control, Identity, Op, Reply, Resume, RoomId, SessionId, Variant};
@@ -159,7 +159,7 @@ impl PlazaConnection {
             }
             Body::Typing { room: name } => member.typing(&room(name)?, now, out),
             Body::History { room: name, before, after, limit } => {
-                member.history(&room(name)?, before, after, *limit, tag, now, out)
+                member.history(&room(name)?, Page { before, after, limit: *limit }, tag, now, out)
             }
             Body::Who { room: name } => member.who(&room(name)?, tag, now, out),
         }

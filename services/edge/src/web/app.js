@@ -53,6 +53,12 @@ const timeline = new Timeline(chat);
 const sidebar = new Sidebar(chat);
 const composer = new Composer(chat, { speak, sent: () => timeline.toEnd() });
 
+/** What stands beside the dot; the number of people says that the connection is well. */
+function headline(kind) {
+  if (kind === "online") return chat.room.count ? "" : t("state_online");
+  return t(kind === "connecting" ? "state_connecting" : kind === "waiting" ? "spoken_lost" : `state_${kind}`);
+}
+
 let wasLost = false;
 function drawState() {
   const { state } = chat.connection;
@@ -61,8 +67,8 @@ function drawState() {
   const text = kind === "waiting" ? t("state_waiting", seconds) : t(`state_${kind}`);
   const quiet = kind === "online" || (kind === "connecting" && !wasLost);
   $("dot").dataset.state = kind;
-  $("state-text").textContent = kind === "online" ? "" : t(kind === "connecting" ? "state_connecting" : "spoken_lost");
-  $("present").textContent = kind === "online" ? t("present", chat.room.count) : "";
+  $("state-text").textContent = headline(kind);
+  $("present").textContent = kind === "online" && chat.room.count ? t("present", chat.room.count) : "";
   $("dot").title = text;
   $("banner").hidden = quiet;
   $("banner-text").textContent = text;

@@ -11,7 +11,9 @@ import { randomId } from "./text.js";
 
 const PAGE = 50;
 const MAX_TRIES = 6;
+const MAX_EVENTS = 5_000;
 const MAX_RECENT = 12;
+const READ_AGAIN_MS = 5_000;
 const TYPING_EVERY_MS = 3_000;
 const FILL_EVERY_MS = 5_000;
 const AGAIN = new Set(["rate_limited", "busy", "unavailable", "timeout", "lease_lost", "not_joined"]);
@@ -120,7 +122,7 @@ export class Chat extends EventTarget {
   /** Reads a page of older messages of the room on the screen. */
   async older() {
     const room = this.#current;
-    if (!room.joined || !room.loaded || room.loading || !room.more) return;
+    if (!room.joined || !room.loaded || room.loading || !room.more || room.events.length >= MAX_EVENTS) return;
     await this.#read(room, { before: room.oldest ?? undefined }, 0);
   }
 
@@ -253,7 +255,8 @@ export class Chat extends EventTarget {
       room.loaded = true;
     } catch (refused) {
       if (refused.code === "trimmed") room.more = false;
-      else if (!refused.lost) this.dispatchEvent(new CustomEvent("refused", { detail: refused }));
+      else if (!refused.lost) await pause(READ_AGAIN_MS);
+      if (!room.loaded && room.joined) setTimeout(() => room.joined && this.#read(room, from, start), READ_AGAIN_MS);
     } finally {
       room.loading = false;
       this.#changed("messages");
@@ -262,6 +265,7 @@ export class Chat extends EventTarget {
 
   /** Asks who is here, soon and at random, later in a crowd: a join must not make everyone ask. */
   #askWho(room, within = room.count > 200 ? 30_000 : 2_000) {
+    if (room !== this.#current) return;
     clearTimeout(this.#whoTimer);
     this.#whoTimer = setTimeout(async () => {
       if (!room.joined || room !== this.#current) return;

@@ -108,8 +108,8 @@ export class Connection {
       this.#startPulse(welcome.pingIntervalMs || 25_000);
       this.#options.onWelcome(welcome);
     } catch (refused) {
+      // Another refusal is followed by `reconnect` and the server's close, or else by the deadline.
       if (refused.code === "unauthenticated") this.#lose(SIGNED_OUT);
-      else if (!refused.lost) this.#lose(1011);
     }
   }
 

@@ -7,6 +7,9 @@ import { HUES, hue, initial, parts } from "./text.js";
 const { t } = i18n;
 const TOGETHER_MS = 5 * 60_000;
 const MAX_NAMES = 4;
+const MAX_EVENTS = 6_000;
+// A screen that people coming and going do not fill is filled up from at most so many events.
+const FILL_EVENTS = 500;
 const NEAR_BOTTOM_PX = 80;
 const NEAR_TOP_PX = 400;
 const $ = (id) => document.getElementById(id);
@@ -65,7 +68,7 @@ export class Timeline {
   draw() {
     const room = this.#chat.room;
     if (room !== this.#room) this.#enter(room);
-    if (this.#pinned) room.trim();
+    if (this.#pinned || room.events.length > MAX_EVENTS) room.trim();
     const anchor = this.#pinned ? null : this.#anchor();
     this.#place(this.#plan(room));
     this.#drawEdge(room);
@@ -186,7 +189,8 @@ export class Timeline {
   }
 
   #readOn(room) {
-    if (room && this.#log.scrollTop < NEAR_TOP_PX) this.#chat.older();
+    const filled = this.#pinned && room?.events.length >= FILL_EVENTS;
+    if (room && !filled && this.#log.scrollTop < NEAR_TOP_PX) this.#chat.older();
   }
 
   #showPill() {
@@ -255,6 +259,6 @@ function lineText({ kind, username, names = [username], previousUsername, text, 
   if (kind === "joined" || kind === "left") return t(kind, t("list", names.slice(0, MAX_NAMES), names.length - MAX_NAMES));
   if (kind === "renamed") return t("renamed", previousUsername, username);
   if (kind === "notice") return text;
-  if (kind === "data") return t("data", username, type);
+  if (kind === "data") return t("sent_type", username, type);
   return t(reason === "trimmed" || reason === "unavailable" ? `reset_${reason}` : "reset_other");
 }

@@ -85,7 +85,10 @@ fn write_object(out: &mut Vec<u8>, room: &RoomName, event: &RoomEvent) -> Writte
     if text.is_some() {
         object.display("id", event.id).display("position", event.position);
     }
-    object.string_if("username", &stored.username).string_if("previousUsername", &stored.previous_username);
+    if stored.kind() != Kind::Notice {
+        object.string("username", &stored.username);
+    }
+    object.string_if("previousUsername", &stored.previous_username);
     if let Some(text) = text {
         object.string("text", text).integer("at", event.time);
     }

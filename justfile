@@ -1,0 +1,34 @@
+# Every task by name. Each recipe is a command that also works without just.
+
+# What there is.
+default:
+    @just --list
+
+# The whole of Plaza in one process, on http://127.0.0.1:5000.
+run *arguments:
+    cargo run --release -- {{arguments}}
+
+# All tests, and what they need; with words, only the tests whose names contain one of them.
+test *words:
+    scripts/test {{words}}
+
+# Formatting, and lints with no warning left.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Formats the sources.
+fmt:
+    cargo fmt --all
+
+# Writes the generated pages of docs/ anew.
+docs:
+    PLAZA_BLESS=1 cargo test -p plaza-tests --test system docs::
+
+# Licences, advisories, bans and sources of all dependencies; needs `cargo install cargo-deny`.
+deny:
+    cargo deny --all-features check
+
+# The benchmarks' table; `just bench --help` names the arguments.
+bench *arguments:
+    tests/bench/run {{arguments}}

@@ -1,0 +1,222 @@
+use super::*;
+use crate::bridge::{Resume, Variant};
+use crate::conn::{Cause, PlazaConnection};
+use plaza_proto::client::{self, ClientFrame, ServerFrame, client_frame, server_frame};
+use plaza_proto::code::Code;
+use proptest::prelude::*;
+use prost::Message as _;
+
+fn settings() -> Arc<Settings> {
+    Arc::new(Settings { message_rate: 0, open_publish: true, ..Settings::default() })
+}
+
+fn json() -> Driver {
+    Driver::open(PlazaConnection::new(settings(), true))
+}
+
+fn opened(username: Option<&str>) -> Reply {
+    Reply::Opened { username: username.map(Arc::from), resumed: false, ticket: Some("t".into()), joined: None }
+}
+
+/// Welcomed, with a name, in room `a`.
+fn in_room() -> Driver {
+    let mut driver = json();
+    let hello = driver.text(r#"{"hello":{}}"#).asked();
+    driver.reply(hello.id, opened(Some("ann")));
+    let join = driver.text(r#"{"join":{"room":"a"}}"#).asked();
+    driver.reply(join.id, Reply::Joined(joined("a", 1)));
+    driver.out.clear();
+    driver
+}
+
+#[test]
+fn hello_is_answered_by_welcome() {
+    let mut driver = json();
+    let asked =
+        driver.text(r#"{"id":1,"hello":{"guest":"AAAAAAAAAAAAAAAAAAAAAA","resume":"old","unknown":[1]}}"#).asked();
+    assert!(matches!(&asked.op, Op::Open { room: None, resume: Some(Resume::Ticket(ticket)) } if &**ticket == "old"));
+    assert_eq!(asked.identity.variant, Variant::PlazaJson);
+    driver.reply(asked.id, opened(Some("ann")));
+    let (session, user) = (asked.identity.session.to_string(), asked.identity.user_id());
+    assert_eq!(
+        driver.texts(),
+        [format!(
+            r#"{{"id":1,"welcome":{{"sessionId":"{session}","userId":"{user}","username":"ann","resumed":false,"ticket":"t","pingIntervalMs":20000,"maxMessageBytes":65536}}}}"#
+        )]
+    );
+}
+
+#[test]
+fn frames_before_welcome_wait_and_are_bounded() {
+    let mut driver = json();
+    let hello = driver.text(r#"{"hello":{}}"#).asked();
+    driver.text(r#"{"id":2,"join":{"room":"a"}}"#).text(r#"{"id":3,"publish":{"room":"a","text":"x"}}"#);
+    assert!(driver.out.is_empty());
+    driver.reply(hello.id, opened(Some("ann")));
+    let join = driver.asked();
+    assert!(matches!(join.op, Op::Join { .. }));
+    assert!(!driver.has_asked(), "the publish waits for the join");
+    driver.reply(join.id, Reply::Joined(joined("a", 1)));
+    assert!(matches!(driver.asked().op, Op::Publish { .. }));
+
+    let mut flood = json();
+    flood.text(r#"{"hello":{}}"#);
+    for _ in 0..17 {
+        flood.text("{}");
+    }
+    assert_eq!(flood.closed().map(|close| close.cause), Some(Cause::Limit));
+}
+
+#[test]
+fn what_is_no_frame_is_a_bad_request_and_the_connection_goes_on() {
+    let mut driver = in_room();
+    for (text, id) in [
+        ("", 0),
+        ("x", 0),
+        ("[]", 0),
+        (r#"{"id":7}"#, 7),
+        (r#"{"id":7,"nonsense":{}}"#, 7),
+        (r#"{"id":7,"join":{"room":"b"},"leave":{"room":"a"}}"#, 7),
+        (r#"{"id":7,"join":{"room":5}}"#, 7),
+        (r#"{"id":7,"hello":{}}"#, 7),
+        (r#"{"id":7,"publish":{"room":"a"}}"#, 7),
+        (r#"{"id":7,"publish":{"room":"a","text":"x","type":"t"}}"#, 7),
+        (r#"{"id":9007199254740992,"who":{"room":"a"}}"#, 0),
+        (r#"{"id":-1,"who":{"room":"a"}}"#, 0),
+    ] {
+        let answer = driver.text(text).texts().pop().expect("an answer");
+        let begin = if id == 0 { r#"{"error":"#.to_owned() } else { format!(r#"{{"id":{id},"error":"#) };
+        assert!(answer.starts_with(&format!(r#"{begin}{{"code":"bad_request","#)), "{text}: {answer}");
+    }
+    assert!(driver.out.is_empty());
+    assert!(json().text(r#"{"join":{"room":"a"}}"#).texts()[0].contains("hello"));
+}
+
+#[test]
+fn the_other_kind_of_message_closes() {
+    assert_eq!(json().binary(b"x").closed().and_then(|close| close.code), Some(1003));
+    let mut proto = Driver::open(PlazaConnection::new(settings(), false));
+    assert_eq!(proto.text("x").closed().and_then(|close| close.code), Some(1003));
+}
+
+#[test]
+fn wishes_are_answered_by_their_id() {
+    let mut driver = in_room();
+    let asked = driver.text(r#"{"id":5,"publish":{"room":"a","text":"hi","clientId":"m","retry":true}}"#).asked();
+    assert!(
+        matches!(&asked.op, Op::Publish { event, retry: true, .. } if event.client_id == "m" && event.username == "ann")
+    );
+    driver.reply(asked.id, published(3));
+    let (position, id) = (position(3), MessageId([3; 16]));
+    assert_eq!(
+        driver.texts(),
+        [format!(r#"{{"id":5,"published":{{"room":"a","position":"{position}","id":"{id}","duplicate":false}}}}"#)]
+    );
+    let asked = driver.text(r#"{"id":6,"setUsername":{"username":"bob"}}"#).asked();
+    driver.reply(asked.id, Reply::Renamed("bob".into()));
+    assert_eq!(driver.texts(), [r#"{"id":6,"ok":{"username":"bob"}}"#]);
+    let asked = driver.text(r#"{"id":7,"who":{"room":"a"}}"#).asked();
+    driver.reply(asked.id, Reply::Members { count: 1, members: vec![("bob".into(), "u".into())] });
+    assert_eq!(
+        driver.texts(),
+        [r#"{"id":7,"presence":{"room":"a","count":1,"members":[{"username":"bob","userId":"u"}]}}"#]
+    );
+    let asked = driver.text(r#"{"id":8,"history":{"room":"a"}}"#).asked();
+    driver.reply(asked.id, Reply::History { events: vec![], more: false });
+    assert_eq!(driver.texts(), [r#"{"id":8,"history":{"room":"a","events":[],"more":false}}"#]);
+    let asked = driver.text(r#"{"id":9,"leave":{"room":"a"}}"#).asked();
+    driver.reply(asked.id, Reply::Failed { code: Code::Timeout, message: "late".into() });
+    assert_eq!(driver.texts(), [r#"{"id":9,"error":{"code":"timeout","message":"late"}}"#]);
+}
+
+#[test]
+fn a_join_that_cannot_be_completed_says_what_is_missing() {
+    let mut driver = in_room();
+    let after = position(1);
+    let asked = driver.text(&format!(r#"{{"id":1,"join":{{"room":"b","after":"{after}"}}}}"#)).asked();
+    let entry = Joined { replay: vec!["f".into()], reset: Some("trimmed"), ..joined("b", 2) };
+    driver.reply(asked.id, Reply::Joined(entry));
+    let to = position(10);
+    assert_eq!(
+        driver.texts(),
+        [
+            format!(r#"{{"id":1,"joined":{{"room":"b","position":"{to}","members":3,"recovered":false}}}}"#),
+            format!(r#"{{"reset":{{"room":"b","reason":"trimmed","from":"{after}","to":"{to}"}}}}"#)
+        ]
+    );
+    assert!(matches!(driver.out[..], [Action::SendFrames(_), Action::Enter { .. }]));
+}
+
+#[test]
+fn protobuf_says_the_same() {
+    let mut driver = Driver::open(PlazaConnection::new(settings(), false));
+    let frame = |id, body| ClientFrame { id, body: Some(body) }.encode_to_vec();
+    let hello = driver.binary(&frame(1, client_frame::Body::Hello(client::Hello::default()))).asked();
+    assert_eq!(hello.identity.variant, Variant::PlazaProto);
+    driver.reply(hello.id, opened(None));
+    let Some(Action::Send(Packet::Binary(bytes))) = driver.out.pop() else { panic!("a binary frame") };
+    let answer = ServerFrame::decode(bytes).expect("a frame");
+    assert!(matches!(answer, ServerFrame { id: 1, body: Some(server_frame::Body::Welcome(_)) }));
+    driver.binary(&[0xff, 0xff]).binary(b"");
+    assert_eq!(driver.out.len(), 2, "two errors");
+    assert!(!driver.is_closed());
+}
+
+#[test]
+fn a_silent_peer_is_pinged_and_then_dropped() {
+    let mut driver = in_room();
+    driver.until(21_000);
+    assert!(matches!(driver.out[..], [Action::Ping]));
+    driver.out.clear();
+    driver.now = 22_000;
+    driver.connection.on_pong(22_000, &mut driver.out);
+    driver.until(42_000);
+    assert!(matches!(driver.out[..], [Action::Ping]));
+    driver.until(52_000);
+    assert_eq!(driver.closed().map(|close| close.cause), Some(Cause::PingTimeout));
+    assert_eq!(json().until(6_000).closed().map(|close| close.cause), Some(Cause::ConnectTimeout));
+}
+
+#[test]
+fn a_drain_tells_when_to_come_back() {
+    let mut driver = in_room();
+    driver.connection.before_close(Cause::Drain, &mut driver.out);
+    assert!(driver.texts()[0].starts_with(r#"{"reconnect":{"afterMs":"#));
+}
+
+#[test]
+fn overload_and_refusal_have_their_close_codes() {
+    for (code, close) in [(Code::Unavailable, 4503), (Code::Unauthenticated, 4401)] {
+        let mut driver = json();
+        let id = driver.text(r#"{"hello":{}}"#).asked().id;
+        driver.reply(id, Reply::Failed { code, message: "no".into() });
+        assert_eq!(driver.closed().and_then(|c| c.code), Some(close));
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_messages_leave_the_connection_sound(messages in proptest::collection::vec(
+        prop_oneof![
+            "\\{\"id\":[0-9]{1,3},\"(hello|join|leave|publish|typing|who|history|setUsername)\":\\{(\"room\":\"[ab]\")?\\}\\}",
+            "[{}\":a-z0-9,]{0,30}",
+        ], 0..30)) {
+        let mut driver = in_room();
+        for message in &messages {
+            driver.text(message);
+        }
+        prop_assert!(!driver.is_closed());
+        let requests = driver.out.iter().filter(|a| matches!(a, Action::Request { .. })).count();
+        prop_assert!(requests <= messages.len());
+    }
+
+    #[test]
+    fn any_bytes_leave_a_protobuf_connection_sound(messages in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..16)) {
+        let mut driver = Driver::open(PlazaConnection::new(settings(), false));
+        for message in &messages {
+            driver.binary(message);
+        }
+        let closes = driver.out.iter().filter(|a| matches!(a, Action::Close(_))).count();
+        prop_assert!(closes <= 1);
+    }
+}

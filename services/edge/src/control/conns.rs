@@ -1,0 +1,97 @@
+//! Connections as the hub knows them: who they are and where they are members.
+
+use crate::bridge::{ConnKey, Identity, RoomId, SessionId};
+use plaza_proto::ids::RoomName;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Rooms a session can be in.
+pub(super) const MAX_ROOMS: usize = 100;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) identity: Arc<Identity>,
+    /// The user id as events carry it.
+    pub(super) user_id: Arc<str>,
+    pub(super) username: Option<Arc<str>>,
+    /// Rooms it is a member of.
+    pub(super) rooms: Vec<RoomId>,
+    /// Rooms it waits to enter.
+    pub(super) joining: Vec<RoomName>,
+    /// The session service knows the session.
+    pub(super) open: bool,
+}
+
+#[derive(Debug)]
+struct Place {
+    generation: u32,
+    conn: Option<Box<Conn>>,
+}
+
+/// All connections, by shard and slot.
+#[derive(Debug, Default)]
+pub(super) struct Conns {
+    shards: Vec<Vec<Place>>,
+    sessions: HashMap<SessionId, ConnKey>,
+}
+
+impl Conns {
+    /// Room for `shards` shards.
+    pub(super) fn new(shards: usize) -> Self {
+        Self { shards: std::iter::repeat_with(Vec::new).take(shards).collect(), sessions: HashMap::new() }
+    }
+
+    /// Adds a connection; `false` when it is known already, or older than the one in its slot.
+    pub(super) fn insert(&mut self, key: ConnKey, identity: Arc<Identity>) -> bool {
+        let Some(slots) = self.shards.get_mut(usize::from(key.shard)) else { return false };
+        let slot = key.slot as usize;
+        if slots.len() <= slot {
+            slots.resize_with(slot + 1, || Place { generation: 0, conn: None });
+        }
+        let place = &mut slots[slot];
+        if place.conn.is_some() {
+            return false;
+        }
+        let user_id = identity.user_id().into();
+        self.sessions.insert(identity.session, key);
+        let conn = Conn { identity, user_id, username: None, rooms: Vec::new(), joining: Vec::new(), open: false };
+        *place = Place { generation: key.generation, conn: Some(Box::new(conn)) };
+        true
+    }
+
+    pub(super) fn get(&self, key: ConnKey) -> Option<&Conn> {
+        let place = self.shards.get(usize::from(key.shard))?.get(key.slot as usize)?;
+        if place.generation == key.generation { place.conn.as_deref() } else { None }
+    }
+
+    pub(super) fn get_mut(&mut self, key: ConnKey) -> Option<&mut Conn> {
+        let place = self.shards.get_mut(usize::from(key.shard))?.get_mut(key.slot as usize)?;
+        if place.generation == key.generation { place.conn.as_deref_mut() } else { None }
+    }
+
+    pub(super) fn remove(&mut self, key: ConnKey) -> Option<Box<Conn>> {
+        let place = self.shards.get_mut(usize::from(key.shard))?.get_mut(key.slot as usize)?;
+        if place.generation != key.generation {
+            return None;
+        }
+        let conn = place.conn.take()?;
+        if self.sessions.get(&conn.identity.session) == Some(&key) {
+            self.sessions.remove(&conn.identity.session);
+        }
+        Some(conn)
+    }
+
+    /// The connection that holds a session, by the session's text.
+    pub(super) fn of_session(&self, session_id: &str) -> Option<ConnKey> {
+        self.sessions.get(&SessionId::parse(session_id)?).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Conn> {
+        self.shards.iter().flatten().filter_map(|place| place.conn.as_deref())
+    }
+}

@@ -1,0 +1,326 @@
+//! The hub's task: one round after another, each takes what has arrived from shards, feed and
+//! upstream, and hands on what came of it.
+
+use super::Outlet;
+use super::conns::Conns;
+use super::requests::Asked;
+use super::room::Rooms;
+use super::watch::Watch;
+use crate::bridge::{ConnKey, Control, Inbound, Request, RoomId};
+use crate::feed::sequencer::{Action, Millis, Stored};
+use crate::feed::{EventFeed, FeedItem};
+use crate::metrics::HubMetrics;
+use crate::upstream::Outcome;
+use crate::upstream::publish::{Link, LinkEvent};
+use crate::upstream::read::{ReadKey, Reader};
+use crate::upstream::session::{SessionEvent, SessionLink};
+use plaza_kit::admin::Readiness;
+use plaza_proto::code::Code;
+use plaza_proto::fanout::Command;
+use plaza_proto::feed::FeedMessage;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Messages taken in one round from each source.
+const ROUND: usize = 256;
+/// Resolution of the hub's timers.
+const TICK: Duration = Duration::from_millis(25);
+/// Presence changes are gathered so long.
+const COALESCE: Millis = 75;
+/// A room that nobody is in is heard so long.
+pub(super) const RELEASE: Millis = 30_000;
+/// Every room's tail is checked once in this time.
+pub(super) const TAIL_EVERY: Millis = 60_000;
+
+/// What the hub is made of.
+#[expect(missing_debug_implementations, reason = "the feed and the outlets are trait objects")]
+pub struct HubParts {
+    /// From the shards.
+    pub requests: mpsc::Receiver<Request>,
+    /// To the shards, by number.
+    pub outlets: Vec<Box<dyn Outlet>>,
+    /// From the store.
+    pub feed: Box<dyn EventFeed>,
+    /// From upstream.
+    pub outcomes: mpsc::Receiver<Outcome>,
+    /// Reads.
+    pub reader: Reader,
+    /// Sessions and presence.
+    pub session: SessionLink,
+    /// Bytes of rings and early buffers of all rooms.
+    pub feed_cache_bytes: usize,
+    /// Counters.
+    pub metrics: HubMetrics,
+    /// Where a silent feed is told.
+    pub readiness: Readiness,
+}
+
+/// Who waits for a read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Waiter {
+    Sequencer(RoomId, u64),
+    Joins(RoomId),
+    History(ConnKey, u32),
+}
+
+/// All that the hub owns. One task, no locks.
+pub(super) struct Hub {
+    /// Milliseconds since the hub began; the same for a whole round.
+    pub(super) now: Millis,
+    pub(super) outlets: Vec<Box<dyn Outlet>>,
+    pub(super) feed: Box<dyn EventFeed>,
+    pub(super) reader: Reader,
+    pub(super) session: SessionLink,
+    pub(super) link: Link,
+    pub(super) conns: Conns,
+    pub(super) rooms: Rooms,
+    pub(super) actions: Vec<Action>,
+    pub(super) metrics: HubMetrics,
+    pub(super) readiness: Readiness,
+    pub(super) watch: Watch,
+    /// This incarnation; empty before the first lease.
+    pub(super) incarnation: Arc<str>,
+    /// Tells this edge's volatile events from those of others.
+    pub(super) nonce: u64,
+    pub(super) ring_budget: usize,
+    pub(super) ring_bytes: usize,
+    /// When sequencers are woken.
+    pub(super) wakes: BinaryHeap<Reverse<(Millis, RoomId, u64)>>,
+    /// When tails are checked once more.
+    pub(super) tail_checks: BinaryHeap<Reverse<(Millis, RoomId, u64)>>,
+    pub(super) tails_due: HashSet<RoomId>,
+    pub(super) swept_at: Millis,
+    pub(super) sweep_next: usize,
+    /// Rooms on shards that had no room for an event.
+    pub(super) behind: Vec<(RoomId, u64, usize)>,
+    /// Rooms that nobody is in, by the time when they are given up.
+    pub(super) releases: VecDeque<(Millis, RoomId, u64)>,
+    /// Users whose presence has changed.
+    pub(super) changed: HashSet<(RoomId, Arc<str>)>,
+    pub(super) asked: HashMap<u64, Asked>,
+    pub(super) next_ask: u64,
+    waiters: HashMap<ReadKey, Vec<Waiter>>,
+    presence_at: Millis,
+    /// Rounds of the second, for the things that are looked at once in it.
+    second: Millis,
+}
+
+/// Runs the hub until a source of it ends.
+pub async fn run(parts: HubParts) {
+    let HubParts { mut requests, outlets, feed, mut outcomes, reader, session, .. } = parts;
+    let begin = Instant::now();
+    let mut hub = Hub {
+        now: 0,
+        conns: Conns::new(outlets.len()),
+        outlets,
+        feed,
+        reader,
+        session,
+        link: Link::default(),
+        rooms: Rooms::default(),
+        actions: Vec::new(),
+        metrics: parts.metrics,
+        readiness: parts.readiness,
+        watch: Watch::new(0),
+        incarnation: "".into(),
+        nonce: rand::random(),
+        ring_budget: parts.feed_cache_bytes,
+        ring_bytes: 0,
+        wakes: BinaryHeap::new(),
+        tail_checks: BinaryHeap::new(),
+        tails_due: HashSet::new(),
+        swept_at: 0,
+        sweep_next: 0,
+        behind: Vec::new(),
+        releases: VecDeque::new(),
+        changed: HashSet::new(),
+        asked: HashMap::new(),
+        next_ask: 0,
+        waiters: HashMap::new(),
+        presence_at: 0,
+        second: 0,
+    };
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut wishes, mut items, mut news, mut done) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    loop {
+        tokio::select! {
+            n = requests.recv_many(&mut wishes, ROUND) => if n == 0 { return },
+            () = hub.feed.recv(&mut items, ROUND) => if items.is_empty() {
+                // The log of this process is gone; nothing but the end of the process follows.
+                return;
+            },
+            n = outcomes.recv_many(&mut news, ROUND) => if n == 0 { return },
+            _ = tick.tick() => {
+                hub.now = begin.elapsed().as_millis() as Millis;
+                hub.link.tick(hub.now, &mut done);
+                hub.on_tick();
+            }
+        }
+        hub.now = begin.elapsed().as_millis() as Millis;
+        for item in items.drain(..) {
+            hub.on_feed(item);
+        }
+        for outcome in news.drain(..) {
+            hub.on_outcome(outcome, &mut done);
+        }
+        hub.on_resolved(&mut done);
+        for wish in wishes.drain(..) {
+            hub.on_request(wish);
+        }
+        hub.link.flush(hub.now);
+        hub.session.pump();
+    }
+}
+
+impl Hub {
+    fn on_feed(&mut self, item: FeedItem) {
+        match item {
+            FeedItem::Message(FeedMessage::Event { room, seq, previous, id, time, body, traceparent }) => {
+                if let Some(room) = self.rooms.named(&room) {
+                    let stored = Stored { seq, previous, id, time, body, traceparent };
+                    self.with_sequencer(room, |sequencer, now, out| sequencer.on_event(stored, now, out));
+                }
+            }
+            FeedItem::Message(FeedMessage::Hint { room, seq }) => {
+                if let Some(room) = self.rooms.named(&room) {
+                    self.with_sequencer(room, |sequencer, now, out| sequencer.on_hint(seq, now, out));
+                }
+            }
+            FeedItem::Message(FeedMessage::Volatile { room, body }) => self.on_volatile(&room, &body),
+            FeedItem::Message(FeedMessage::Beat { seq, previous, epoch }) => self.on_beat(seq, previous, epoch),
+            FeedItem::Message(FeedMessage::Command(body)) => {
+                if let Ok(command) = <Command as prost::Message>::decode(body) {
+                    self.on_command(command);
+                }
+            }
+            FeedItem::Message(FeedMessage::Resync(None)) => self.resync(),
+            FeedItem::Message(FeedMessage::Resync(Some(room))) => {
+                self.tails_due.extend(self.rooms.named(&room));
+            }
+            FeedItem::Barrier(token) => {
+                let room = RoomId((token >> 32) as u32);
+                let token = token & 0xffff_ffff;
+                self.with_sequencer(room, |sequencer, now, out| sequencer.on_barrier(token, now, out));
+            }
+        }
+    }
+
+    fn on_outcome(&mut self, outcome: Outcome, done: &mut Vec<crate::upstream::publish::Resolved>) {
+        match outcome {
+            Outcome::Publish(LinkEvent::Up { stream, batches }) => self.link.up(stream, batches, self.now),
+            Outcome::Publish(LinkEvent::Down { stream }) => self.link.down(stream, self.now),
+            Outcome::Publish(LinkEvent::Results(results)) => self.link.results(results, self.now, done),
+            Outcome::Session(SessionEvent::Registered { incarnation, edge_number: _, again }) => {
+                self.feed.listen(&incarnation);
+                self.incarnation = incarnation;
+                self.readiness.set_degraded("session", None);
+                if again {
+                    self.assert_all();
+                }
+            }
+            Outcome::Session(SessionEvent::Applied(tag, result)) => self.on_applied(tag, result),
+            Outcome::Session(SessionEvent::Commands(commands)) => {
+                for command in commands {
+                    self.on_command(command);
+                }
+            }
+            Outcome::Session(SessionEvent::Reachable(yes)) => {
+                let why = (!yes).then(|| "the session service cannot be reached".to_owned());
+                self.readiness.set_degraded("session", why);
+            }
+            Outcome::Read(key, result) => self.on_read(&key, &result),
+            Outcome::Tails(result) => self.on_tails(result),
+            Outcome::Members { to, id, room, result } => self.on_members(to, id, &room, result),
+        }
+    }
+
+    /// Reads, for this waiter and for all others that want the same.
+    pub(super) fn read(&mut self, key: ReadKey, waiter: Waiter) {
+        self.reader.read(&key);
+        self.waiters.entry(key).or_default().push(waiter);
+    }
+
+    fn on_read(&mut self, key: &ReadKey, result: &Result<Arc<plaza_proto::fanout::ReadResponse>, Code>) {
+        self.reader.landed(key);
+        for waiter in self.waiters.remove(key).unwrap_or_default() {
+            match waiter {
+                Waiter::Sequencer(id, ticket) => {
+                    self.metrics.repairs.inc();
+                    self.with_sequencer(id, |sequencer, now, out| match result {
+                        Ok(answer) => sequencer.on_read(ticket, answer, now, out),
+                        Err(_) => sequencer.on_read_failed(ticket, now),
+                    });
+                }
+                Waiter::Joins(id) => self.on_replay(id, key, result),
+                Waiter::History(to, id) => self.on_history(to, id, result),
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now = self.now;
+        while let Some(&Reverse((at, id, born))) = self.wakes.peek()
+            && at <= now
+        {
+            self.wakes.pop();
+            let Some(room) = self.rooms.get_mut(id).filter(|room| room.born == born && room.wake == Some(at)) else {
+                continue;
+            };
+            room.wake = None;
+            self.with_sequencer(id, |sequencer, now, out| sequencer.on_tick(now, out));
+        }
+        if !self.behind.is_empty() {
+            self.catch_up();
+        }
+        if now >= self.presence_at {
+            self.presence_at = now + COALESCE;
+            self.flush_presence();
+        }
+        self.watch_tick();
+        if now >= self.second {
+            self.second = now + 1_000;
+            self.expire_joins();
+            self.release_rooms();
+            self.session.set_connections(self.conns.len());
+            self.metrics.tick(self.conns.len(), self.rooms.len(), self.link.unresolved(), self.watch.beat_age(now));
+        }
+    }
+
+    /// Nobody is in the room, or waits to be, any more: it is heard a little longer.
+    pub(super) fn release_later(&mut self, id: RoomId) {
+        let now = self.now;
+        if let Some(room) = self.rooms.get_mut(id)
+            && room.members == 0
+            && room.joining.is_empty()
+        {
+            room.empty_at = now;
+            self.releases.push_back((now + RELEASE, id, room.born));
+        }
+    }
+
+    /// Gives up rooms that nobody has been in for a while.
+    fn release_rooms(&mut self) {
+        while let Some(&(at, id, born)) = self.releases.front()
+            && at <= self.now
+        {
+            self.releases.pop_front();
+            let Some(room) = self.rooms.get(id) else { continue };
+            let empty = room.members == 0 && room.joining.is_empty() && room.users.is_empty();
+            if room.born != born || !empty || room.empty_at + RELEASE > self.now {
+                continue;
+            }
+            let Some(room) = self.rooms.remove(id) else { continue };
+            self.ring_bytes -= room.bytes;
+            self.feed.unsubscribe(&room.name);
+            for (shard, outlet) in room.shards.iter().zip(&self.outlets) {
+                if shard.known {
+                    outlet.send(Inbound::Control(Control::Forget(id)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Who is in which room on this edge. The session service is told what changed, as absolute facts,
+//! coalesced: somebody who reloads a page within the pause neither leaves nor joins.
+
+use super::hub::Hub;
+use crate::bridge::{ConnKey, RoomId};
+use plaza_proto::session::{Op, SetPresence, op};
+use std::sync::Arc;
+
+impl Hub {
+    /// A connection is in a room now: its user is present if it has a name.
+    pub(super) fn appear(&mut self, key: ConnKey, id: RoomId) {
+        let (Some(conn), Some(room)) = (self.conns.get(key), self.rooms.get_mut(id)) else { return };
+        let Some(username) = &conn.username else { return };
+        let user = room.users.entry(conn.user_id.clone()).or_default();
+        user.connections += 1;
+        if user.connections == 1 {
+            room.here += 1;
+        }
+        user.username = username.clone();
+        self.changed.insert((id, conn.user_id.clone()));
+    }
+
+    /// A named connection is no longer in a room.
+    pub(super) fn vanish(&mut self, user_id: &Arc<str>, named: bool, id: RoomId) {
+        let Some(room) = self.rooms.get_mut(id).filter(|_| named) else { return };
+        let Some(user) = room.users.get_mut(user_id) else { return };
+        user.connections = user.connections.saturating_sub(1);
+        if user.connections == 0 {
+            room.here -= 1;
+        }
+        self.changed.insert((id, user_id.clone()));
+    }
+
+    /// A connection has a name, or another one.
+    pub(super) fn rename(&mut self, key: ConnKey, username: &Arc<str>) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let first = conn.username.replace(username.clone()).is_none();
+        let (rooms, user_id) = (conn.rooms.clone(), conn.user_id.clone());
+        for id in rooms {
+            if first {
+                self.appear(key, id);
+            } else if let Some(user) = self.rooms.get_mut(id).and_then(|room| room.users.get_mut(&user_id)) {
+                user.username = username.clone();
+                self.changed.insert((id, user_id.clone()));
+            }
+        }
+    }
+
+    /// Tells the session service what has changed since the last time.
+    pub(super) fn flush_presence(&mut self) {
+        for (id, user_id) in std::mem::take(&mut self.changed) {
+            let Some(room) = self.rooms.get_mut(id) else { continue };
+            let Some(user) = room.users.get_mut(&user_id) else { continue };
+            let present = (user.connections > 0).then(|| user.username.clone());
+            let changed = user.told != present;
+            user.told.clone_from(&present);
+            if present.is_none() {
+                room.users.remove(&user_id);
+            }
+            if changed {
+                let op = set_presence(room.name.as_str(), &user_id, present.as_deref());
+                self.session.owe(op);
+            }
+        }
+    }
+
+    /// Tells everything again, under a new lease: sessions with their names and rooms, then who is present.
+    pub(super) fn assert_all(&mut self) {
+        self.session.forget_owed();
+        for conn in self.conns.iter().filter(|conn| conn.open) {
+            for op in super::requests::session_ops(conn, &self.rooms) {
+                self.session.owe(op);
+            }
+        }
+        for room in self.rooms.iter_mut() {
+            for (user_id, user) in room.users.iter_mut().filter(|(_, user)| user.connections > 0) {
+                user.told = Some(user.username.clone());
+                self.session.owe(set_presence(room.name.as_str(), user_id, Some(&user.username)));
+            }
+        }
+    }
+}
+
+fn set_presence(room: &str, user_id: &str, username: Option<&str>) -> Op {
+    let presence = SetPresence {
+        room: room.to_owned(),
+        user_id: user_id.to_owned(),
+        username: username.unwrap_or_default().to_owned(),
+        present: username.is_some(),
+    };
+    Op { op: Some(op::Op::Presence(presence)) }
+}

@@ -1,0 +1,240 @@
+//! Proofs that the ways are open: beats on the way down, echoes on the way up, tail checks for what
+//! was lost in between. And the commands that come down.
+
+use super::hub::{Hub, TAIL_EVERY};
+use crate::bridge::{ConnKey, Control, Delivery, Inbound, RoomId, Variant};
+use crate::feed::sequencer::Millis;
+use plaza_proto::code::Code;
+use plaza_proto::event::Event;
+use plaza_proto::event::event::Kind;
+use plaza_proto::fanout::command::Command as Order;
+use plaza_proto::fanout::publish_item::Target;
+use plaza_proto::fanout::{Command, PublishItem, TailsResponse};
+use plaza_proto::ids::RoomName;
+use plaza_proto::position::Epoch;
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Without a beat for so long everything is checked.
+const BEAT_MISSED: Millis = 3_000;
+/// Without a beat for so long the connection is given up.
+const BEAT_LOST: Millis = 10_000;
+/// Between two echoes.
+const ECHO_EVERY: Millis = 3_000;
+/// Rooms in one tail check, and checks at once.
+const TAILS: (usize, usize) = (100, 4);
+
+/// What is known of the two ways.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// The last beat, or the begin.
+    beat: Millis,
+    beat_seq: u64,
+    epoch: Option<Epoch>,
+    resynced: bool,
+    renewed: Millis,
+    echo_sent: Millis,
+    /// The last echo that came back; 0: none yet.
+    pub(super) echo_heard: Millis,
+    tails_flying: usize,
+    degraded: bool,
+}
+
+impl Watch {
+    pub(super) fn new(now: Millis) -> Self {
+        Self { beat: now, renewed: now, ..Self::default() }
+    }
+
+    pub(super) fn beat_age(&self, now: Millis) -> Millis {
+        now - self.beat
+    }
+}
+
+impl Hub {
+    pub(super) fn on_beat(&mut self, seq: u64, previous: u64, epoch: Epoch) {
+        let gap = previous > self.watch.beat_seq && self.watch.beat_seq != 0;
+        let other = self.watch.epoch.is_some_and(|known| known != epoch);
+        self.watch.beat = self.now;
+        self.watch.beat_seq = if other { seq } else { self.watch.beat_seq.max(seq) };
+        self.watch.epoch = Some(epoch);
+        self.watch.resynced = false;
+        if self.watch.degraded {
+            self.watch.degraded = false;
+            self.readiness.set_degraded("feed", None);
+            tracing::info!("events reach this edge again");
+        }
+        if other {
+            let rooms: Vec<RoomId> = self.rooms.iter().map(|room| room.id).collect();
+            for id in rooms {
+                self.with_sequencer(id, |sequencer, now, out| sequencer.verify(now, out));
+            }
+        } else if gap {
+            self.resync();
+        }
+    }
+
+    /// Every room may have lost something: the newest event that was delivered vouches for the log, the
+    /// tails tell who is behind.
+    pub(super) fn resync(&mut self) {
+        self.metrics.resyncs.inc();
+        let newest = self.rooms.iter().max_by_key(|room| room.sequencer.position().seq).map(|room| room.id);
+        if let Some(id) = newest {
+            self.with_sequencer(id, |sequencer, now, out| sequencer.verify(now, out));
+        }
+        let rooms: Vec<RoomId> = self.rooms.iter().map(|room| room.id).collect();
+        self.tails_due.extend(rooms);
+    }
+
+    /// A room's log is not what it was: the others of the same log look, too.
+    pub(super) fn doubt_all(&mut self, found: RoomId) {
+        let rooms: Vec<RoomId> = self.rooms.iter().map(|room| room.id).filter(|id| *id != found).collect();
+        self.tails_due.extend(rooms);
+    }
+
+    /// Tails of a room that was just joined are checked twice, soon.
+    pub(super) fn check_tail_soon(&mut self, id: RoomId) {
+        let Some(room) = self.rooms.get(id) else { return };
+        for wait in [250, 2_000] {
+            self.tail_checks.push(Reverse((self.now + wait, id, room.born)));
+        }
+    }
+
+    /// What time brings: called about every 25 ms.
+    pub(super) fn watch_tick(&mut self) {
+        let now = self.now;
+        let age = self.watch.beat_age(now);
+        if age >= BEAT_MISSED && !self.watch.resynced {
+            self.watch.resynced = true;
+            self.resync();
+        }
+        if age >= BEAT_LOST {
+            if !self.watch.degraded {
+                self.watch.degraded = true;
+                self.readiness.set_degraded("feed", Some("no beat of the store has come for 10 s".to_owned()));
+                tracing::warn!(age_ms = age, "no beats reach this edge");
+            }
+            if now >= self.watch.renewed + BEAT_LOST {
+                self.watch.renewed = now;
+                self.feed.renew();
+            }
+        }
+        if now >= self.watch.echo_sent + ECHO_EVERY && !self.incarnation.is_empty() {
+            self.watch.echo_sent = now;
+            let event = Event { version: 1, kind: Kind::Notice.into(), client_id: now.to_string(), ..Event::default() };
+            let target = Some(Target::Echo(self.incarnation.to_string()));
+            self.link.offer(PublishItem { target, event: Some(event), volatile: true, ..PublishItem::default() }, now);
+        }
+        self.sweep_tails();
+        while let Some(&Reverse((at, id, born))) = self.tail_checks.peek()
+            && at <= now
+        {
+            self.tail_checks.pop();
+            if self.rooms.get(id).is_some_and(|room| room.born == born) {
+                self.tails_due.insert(id);
+            }
+        }
+        while self.watch.tails_flying < TAILS.1 && !self.tails_due.is_empty() {
+            let batch: Vec<RoomId> = self.tails_due.iter().take(TAILS.0).copied().collect();
+            let mut names = Vec::with_capacity(batch.len());
+            for id in batch {
+                self.tails_due.remove(&id);
+                names.extend(self.rooms.get(id).map(|room| room.name.as_str().to_owned()));
+            }
+            if !names.is_empty() {
+                self.watch.tails_flying += 1;
+                self.reader.tails(names);
+            }
+        }
+    }
+
+    /// Once a minute every room is checked, spread evenly: a share of them at each tick.
+    fn sweep_tails(&mut self) {
+        let count = self.rooms.places();
+        if count == 0 {
+            return;
+        }
+        let due = ((self.now - self.swept_at) * count as Millis / TAIL_EVERY) as usize;
+        if due == 0 {
+            return;
+        }
+        self.swept_at = self.now;
+        for _ in 0..due.min(count) {
+            self.sweep_next = (self.sweep_next + 1) % count;
+            let id = RoomId(self.sweep_next as u32);
+            if self.rooms.get(id).is_some() {
+                self.tails_due.insert(id);
+            }
+        }
+    }
+
+    pub(super) fn on_tails(&mut self, result: Result<TailsResponse, Code>) {
+        self.watch.tails_flying = self.watch.tails_flying.saturating_sub(1);
+        let Ok(answer) = result else { return };
+        let Ok(epoch) = answer.epoch.as_slice().try_into().map(Epoch) else { return };
+        for tail in &answer.tails {
+            let Some(id) = RoomName::parse(&tail.room).ok().and_then(|name| self.rooms.named(&name)) else { continue };
+            let (last, stream) = (tail.last_seq, answer.last_seq);
+            self.with_sequencer(id, |sequencer, now, out| sequencer.on_tail(epoch, last, stream, now, out));
+        }
+    }
+
+    pub(super) fn on_command(&mut self, command: Command) {
+        match command.command {
+            Some(Order::Close(close)) => {
+                if let Some(to) = self.conns.of_session(&close.session_id)
+                    && let Some(conn) = self.conns.get(to)
+                {
+                    let (session, reason) = (conn.identity.session, close.reason.into());
+                    self.outlets[usize::from(to.shard)].send(Inbound::Control(Control::Close { to, session, reason }));
+                }
+                self.session.confirm(command.id);
+            }
+            Some(Order::Renamed(renamed)) => {
+                if let Some(to) = self.conns.of_session(&renamed.session_id) {
+                    let username: Arc<str> = renamed.username.into();
+                    self.rename(to, &username);
+                    self.outlets[usize::from(to.shard)].send(Inbound::Control(Control::Renamed { to, username }));
+                }
+                self.session.confirm(command.id);
+            }
+            Some(Order::Resync(_)) => self.resync(),
+            Some(Order::Echo(_)) => self.watch.echo_heard = self.now,
+            None => {}
+        }
+    }
+
+    /// An event that is not stored: somebody types.
+    pub(super) fn on_volatile(&mut self, name: &RoomName, body: &bytes::Bytes) {
+        let Ok(event) = <Event as prost::Message>::decode(body.clone()) else { return };
+        let Some(room) = self.rooms.named(name).and_then(|id| self.rooms.get(id)) else { return };
+        if event.kind() != Kind::Typing || room.members == 0 {
+            return;
+        }
+        let skip = self.sender_of(&event.client_id);
+        let frames = super::encode::frames(&room.variants, |variant: Variant| {
+            crate::wire::encode_typing(variant, &room.name, &event.username)
+        });
+        let delivery = Arc::new(Delivery { room: room.id, seq: 0, skip, frames, received: Instant::now() });
+        for (shard, outlet) in room.shards.iter().zip(&self.outlets) {
+            if shard.members > 0 && shard.behind.is_none() {
+                // Volatile: a shard without room skips it.
+                let _full = outlet.try_deliver(delivery.clone());
+            }
+        }
+    }
+
+    /// Names a connection of this edge to itself, inside a volatile event.
+    pub(super) fn sender_text(&self, key: ConnKey) -> String {
+        format!("{:016x}.{}.{}.{}", self.nonce, key.shard, key.slot, key.generation)
+    }
+
+    fn sender_of(&self, text: &str) -> Option<ConnKey> {
+        let mut parts = text.split('.');
+        if u64::from_str_radix(parts.next()?, 16).ok()? != self.nonce {
+            return None;
+        }
+        let (shard, slot, generation) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(ConnKey { shard: shard.parse().ok()?, slot: slot.parse().ok()?, generation: generation.parse().ok()? })
+    }
+}

@@ -1,0 +1,72 @@
+//! The feed inside `plaza`: a channel from the log in the same process, filtered by the rooms that
+//! have members here.
+
+use super::{EventFeed, FeedItem};
+use futures_util::future::BoxFuture;
+use plaza_proto::feed::FeedMessage;
+use plaza_proto::ids::RoomName;
+use std::collections::{HashSet, VecDeque};
+use tokio::sync::mpsc;
+
+/// A feed over a channel.
+#[derive(Debug)]
+pub struct MemoryFeed {
+    source: mpsc::Receiver<FeedMessage>,
+    rooms: HashSet<RoomName>,
+    /// Barriers and resyncs asked for and not yet answered.
+    pending: VecDeque<FeedItem>,
+    batch: Vec<FeedMessage>,
+}
+
+impl MemoryFeed {
+    /// A feed of what arrives on `source`.
+    pub fn new(source: mpsc::Receiver<FeedMessage>) -> Self {
+        Self { source, rooms: HashSet::new(), pending: VecDeque::new(), batch: Vec::new() }
+    }
+
+    fn wanted(&self, message: &FeedMessage) -> bool {
+        match message {
+            FeedMessage::Event { room, .. } | FeedMessage::Hint { room, .. } | FeedMessage::Volatile { room, .. } => {
+                self.rooms.contains(room)
+            }
+            FeedMessage::Resync(Some(room)) => self.rooms.contains(room),
+            FeedMessage::Beat { .. } | FeedMessage::Command(_) | FeedMessage::Resync(None) => true,
+        }
+    }
+}
+
+impl EventFeed for MemoryFeed {
+    fn subscribe(&mut self, room: &RoomName) {
+        self.rooms.insert(room.clone());
+    }
+
+    fn unsubscribe(&mut self, room: &RoomName) {
+        self.rooms.remove(room);
+    }
+
+    fn barrier(&mut self, token: u64) {
+        self.pending.push_back(FeedItem::Barrier(token));
+    }
+
+    fn listen(&mut self, _incarnation: &str) {
+        // One process, one edge: every command in the channel is for it.
+    }
+
+    fn renew(&mut self) {
+        self.pending.push_back(FeedItem::Message(FeedMessage::Resync(None)));
+    }
+
+    fn recv<'a>(&'a mut self, items: &'a mut Vec<FeedItem>, limit: usize) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let before = items.len();
+            items.extend(self.pending.drain(..));
+            while items.len() == before {
+                if self.source.recv_many(&mut self.batch, limit).await == 0 {
+                    return;
+                }
+                let batch = std::mem::take(&mut self.batch);
+                items.extend(batch.into_iter().filter(|m| self.wanted(m)).map(FeedItem::Message));
+            }
+        })
+    }
+}

@@ -1,0 +1,41 @@
+//! `plaza-edge`: sockets, rooms and their delivery.
+
+use anyhow::Context;
+use plaza_edge::config::{Config, FLAGS, PROCESS_FLAGS, Process};
+use plaza_edge::feed::FeedSource;
+use plaza_edge::run::{Parts, run};
+use plaza_kit::admin::Readiness;
+use plaza_kit::metrics::Metrics;
+use plaza_kit::settings::Settings;
+use plaza_kit::shutdown::Shutdown;
+use plaza_kit::{net, telemetry};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+const ABOUT: &str = "Terminates the sockets of Plaza: WebSocket, Engine.IO, Socket.IO, rooms and their delivery";
+
+fn main() -> anyhow::Result<ExitCode> {
+    let flags = [PROCESS_FLAGS, FLAGS, telemetry::LOG_FLAGS];
+    let mut settings = Settings::from_args("plaza-edge", ABOUT, env!("CARGO_PKG_VERSION"), &flags);
+    telemetry::init(&mut settings);
+    let process = Process::from_settings(&mut settings);
+    let config = Config::from_settings(&mut settings);
+    if let Err(problems) = settings.finish() {
+        return Ok(problems.report());
+    }
+    let mut listeners = Vec::new();
+    for addr in &process.listen {
+        listeners.extend(net::bind_shared(*addr, "listen", config.threads)?);
+    }
+    let peer_listener = Some(net::bind(process.peer_listen, "peer-listen")?);
+    let admin_listener = Some(net::bind(process.admin_listen, "admin-listen")?);
+    let metrics = Arc::new(Metrics::new("edge", env!("CARGO_PKG_VERSION")));
+    let (readiness, feed) = (Readiness::new(), FeedSource::Nats(process.nats));
+    let parts = Parts { listeners, peer_listener, admin_listener, metrics, readiness, feed };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+        run(config, parts, shutdown).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}

@@ -1,0 +1,134 @@
+//! The edge's metrics. Shards count for themselves; this collects what they counted, and what the hub
+//! counts.
+
+use crate::conn::Cause;
+use crate::engine::{LATENCY_BOUNDS_US, ShardHandle, Stats};
+use plaza_proto::code::Code;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+type Labels = [(&'static str, &'static str); 1];
+
+/// What the hub counts. Cheap to clone; clones are the same counters.
+#[derive(Clone, Debug, Default)]
+pub struct HubMetrics {
+    publishes: Family<Labels, Counter>,
+    resets: Family<Labels, Counter>,
+    /// Reads that repaired a room, or let it begin.
+    pub repairs: Counter,
+    /// Times that every room was checked.
+    pub resyncs: Counter,
+    /// Stored events of a version or kind that is not known here.
+    pub unknown_events: Counter,
+    sessions: Gauge,
+    rooms: Gauge,
+    unresolved: Gauge,
+    beat_age: Gauge,
+}
+
+impl HubMetrics {
+    /// Registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let m = &metrics;
+        registry.register("plaza_publishes", "Publishes of clients by result", m.publishes.clone());
+        registry.register("plaza_resets", "Rooms whose members lost their place, by reason", m.resets.clone());
+        registry.register(
+            "plaza_room_reads",
+            "Reads of the log by which rooms begin or are repaired",
+            m.repairs.clone(),
+        );
+        registry.register("plaza_resyncs", "Checks of every room after a doubt about the feed", m.resyncs.clone());
+        registry.register(
+            "plaza_unknown_events",
+            "Stored events that this version does not know",
+            m.unknown_events.clone(),
+        );
+        registry.register("plaza_sessions", "Sessions of this edge", m.sessions.clone());
+        registry.register("plaza_rooms", "Rooms that are heard here", m.rooms.clone());
+        registry.register("plaza_unresolved_publishes", "Publishes without a result yet", m.unresolved.clone());
+        registry.register("plaza_beat_age_milliseconds", "Time since the last beat of the store", m.beat_age.clone());
+        metrics
+    }
+
+    /// A publish ended.
+    pub fn published(&self, result: Result<(), Code>) {
+        let label = result.map_or_else(Code::as_str, |()| "ok");
+        self.publishes.get_or_create(&[("result", label)]).inc();
+    }
+
+    /// Members of a room lost their place.
+    pub fn reset(&self, reason: &'static str) {
+        self.resets.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Numbers of now.
+    pub fn tick(&self, sessions: usize, rooms: usize, unresolved: usize, beat_age_ms: u64) {
+        self.sessions.set(sessions as i64);
+        self.rooms.set(rooms as i64);
+        self.unresolved.set(unresolved as i64);
+        self.beat_age.set(beat_age_ms as i64);
+    }
+}
+
+/// Sums up what the shards counted, when it is asked.
+#[derive(Debug)]
+pub struct ShardMetrics(pub Vec<ShardHandle>);
+
+impl ShardMetrics {
+    fn sum(&self, pick: impl Fn(&Stats) -> &AtomicU64) -> u64 {
+        self.0.iter().map(|shard| pick(shard.stats()).load(Relaxed)).sum()
+    }
+}
+
+impl Collector for ShardMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut gauge = |name: &str, help: &str, value: u64| {
+            let metric = ConstGauge::new(value as i64);
+            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+        };
+        gauge("plaza_connections", "Connections now, polling sessions included", self.sum(|s| &s.connections))?;
+        gauge("plaza_log_bytes", "Bytes of encoded events that rooms hold for members", self.sum(|s| &s.log_bytes))?;
+        let mut counter = |name: &str, help: &str, value: u64| {
+            let metric = ConstCounter::new(value);
+            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+        };
+        counter("plaza_deliveries", "Events handed to a member's socket", self.sum(|s| &s.deliveries))?;
+        counter("plaza_sends", "Calls of send", self.sum(|s| &s.sends))?;
+        let closes = Family::<Labels, Counter>::default();
+        for cause in Cause::ALL {
+            let count = self.0.iter().map(|shard| shard.stats().closes(cause)).sum();
+            closes.get_or_create(&[("cause", cause.as_str())]).inc_by(count);
+        }
+        closes.encode(encoder.encode_descriptor(
+            "plaza_closes",
+            "Connections that ended, by cause",
+            None,
+            closes.metric_type(),
+        )?)?;
+        self.encode_latency(encoder)
+    }
+}
+
+impl ShardMetrics {
+    fn encode_latency(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut buckets: Vec<(f64, u64)> = (LATENCY_BOUNDS_US.iter().enumerate())
+            .map(|(index, bound)| (*bound as f64 / 1e6, self.sum(|s| &s.latency[index])))
+            .collect();
+        buckets.push((f64::MAX, self.sum(|s| &s.latency[LATENCY_BOUNDS_US.len()])));
+        let count = buckets.iter().map(|(_, n)| n).sum();
+        let sum = self.sum(|s| &s.latency_sum_us) as f64 / 1e6;
+        let mut metric = encoder.encode_descriptor(
+            "plaza_delivery",
+            "Time from an event's arrival at this edge until its last member was served",
+            Some(&Unit::Seconds),
+            prometheus_client::metrics::MetricType::Histogram,
+        )?;
+        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+}

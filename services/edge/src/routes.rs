@@ -1,0 +1,136 @@
+//! The public routes: the page, health, and the two protocols. What concerns every socket is decided
+//! here, before the upgrade: whether this edge drains, and whether the page's origin may connect.
+
+use crate::accept::origin::{Origins, Verdict};
+use crate::accept::polling::{self, EngineIoEndpoint};
+use crate::accept::upgrade;
+use crate::config::Config;
+use crate::conn::{self, Chat, Connection, EngineIo, PlazaConnection, SocketIo};
+use crate::engine::{ShardHandle, SocketOptions};
+use crate::wire::plaza::{JSON_SUBPROTOCOL, PROTO_SUBPROTOCOL};
+use crate::wire::websocket::choose_subprotocol;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::header::{HOST, HeaderValue, ORIGIN, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use plaza_kit::admin::Readiness;
+use plaza_kit::telemetry::LogGate;
+use std::sync::Arc;
+
+/// Refused origins that are logged in a second.
+static REFUSED: LogGate = LogGate::per_second(1);
+
+/// What the routes of all shards share.
+#[derive(Clone, Debug)]
+pub struct Public {
+    settings: Arc<conn::Settings>,
+    shards: Arc<[ShardHandle]>,
+    origins: Arc<Origins>,
+    options: SocketOptions,
+    readiness: Readiness,
+}
+
+/// The doors of one shard's sockets.
+#[derive(Clone)]
+struct Door {
+    public: Public,
+    shard: ShardHandle,
+}
+
+impl Public {
+    /// The routes of an edge with these shards.
+    pub fn new(config: &Config, shards: &[ShardHandle], readiness: &Readiness) -> Self {
+        Self {
+            settings: Arc::new(connection_settings(config)),
+            shards: shards.into(),
+            origins: Arc::new(config.allowed_origins.clone()),
+            options: SocketOptions { max_message_bytes: config.limits.max_message_bytes, ..SocketOptions::default() },
+            readiness: readiness.clone(),
+        }
+    }
+
+    /// Routes for the sockets that `shard` accepts.
+    pub fn routes(&self, shard: &ShardHandle) -> Router {
+        let engineio = EngineIoEndpoint {
+            shards: self.shards.clone(),
+            own: shard.index(),
+            settings: self.settings.clone(),
+            origins: self.origins.clone(),
+            options: self.options,
+            connect: |settings, polling| {
+                let application = SocketIo::new(settings.clone(), Chat::new(settings.clone()));
+                Box::new(EngineIo::new(settings.clone(), polling, application)) as Box<dyn Connection>
+            },
+        };
+        let door = Door { public: self.clone(), shard: shard.clone() };
+        let sockets = Router::new()
+            .route("/ws", get(plaza))
+            .with_state(door.clone())
+            .merge(polling::routes("/socket.io/", engineio))
+            .layer(middleware::from_fn_with_state(door.clone(), admit));
+        Router::new().route("/healthz", get(health)).with_state(door).merge(sockets).merge(crate::web::router())
+    }
+}
+
+fn connection_settings(config: &Config) -> conn::Settings {
+    conn::Settings {
+        ping_interval_ms: config.ping_interval.as_millis() as u64,
+        ping_timeout_ms: config.ping_timeout.as_millis() as u64,
+        max_message_bytes: config.limits.max_message_bytes,
+        message_rate: config.limits.message_rate,
+        message_burst: config.limits.message_burst,
+        open_publish: config.open_publish,
+        ..conn::Settings::default()
+    }
+}
+
+/// For load balancers: whether new sockets are welcome.
+async fn health(State(door): State<Door>) -> (StatusCode, &'static str) {
+    if door.public.readiness.is_ready() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    }
+}
+
+/// Lets sockets and long-polling in until the drain; a refused origin is logged, and refused by the
+/// protocol itself.
+async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
+    if !door.public.readiness.is_ready() {
+        let after = fastrand::u8(1..=15).to_string();
+        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, after)], "draining\n").into_response();
+    }
+    if door.origin_refused(request.headers())
+        && let Some(suppressed) = REFUSED.pass()
+    {
+        let origin = request.headers().get(ORIGIN).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let advice = "name it in --allowed-origins to let its pages connect";
+        tracing::warn!(origin = origin.get(..100).unwrap_or(origin), suppressed, advice, "origin refused");
+    }
+    next.run(request).await
+}
+
+impl Door {
+    fn origin_refused(&self, headers: &HeaderMap) -> bool {
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let origins = headers.get_all(ORIGIN).iter().map(HeaderValue::as_bytes);
+        self.public.origins.check(origins, host) == Verdict::Refused
+    }
+}
+
+/// Plaza's own protocol.
+async fn plaza(State(door): State<Door>, request: Request) -> Response {
+    if door.origin_refused(request.headers()) {
+        return (StatusCode::FORBIDDEN, "pages of this origin may not connect; see --allowed-origins\n")
+            .into_response();
+    }
+    // A client that offers nothing speaks JSON: simple tools can chat.
+    let subprotocol = choose_subprotocol(request.headers(), &[JSON_SUBPROTOCOL, PROTO_SUBPROTOCOL]);
+    let json = subprotocol != Some(PROTO_SUBPROTOCOL);
+    let options = SocketOptions { text: json, binary: !json, ..door.public.options };
+    let connection = Box::new(PlazaConnection::new(door.public.settings.clone(), json));
+    upgrade(request, subprotocol, &door.shard, options, connection)
+}

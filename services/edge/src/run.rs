@@ -1,0 +1,202 @@
+//! The edge as a function: bound listeners in, sockets served until the shutdown is over.
+//!
+//! ```text
+//! shard threads (one runtime each)          control runtime (the caller's)
+//!   accept loop, engine  <--- inbox ---  hub  <--- feed, upstream tasks
+//!                        --- requests -->
+//! ```
+
+use crate::accept::{self, HttpLimits};
+use crate::config::Config;
+use crate::control::{self, Outlet, hub};
+use crate::drain;
+use crate::engine::{self, Shard, ShardHandle};
+use crate::feed::memory::MemoryFeed;
+use crate::feed::nats::{NatsFeed, NatsFeedError};
+use crate::feed::{EventFeed, FeedSource};
+use crate::metrics::{HubMetrics, ShardMetrics};
+use crate::routes::Public;
+use crate::upstream::publish::stream;
+use crate::upstream::read::Reader;
+use crate::upstream::session::SessionLink;
+use crate::upstream::{Context, OUTCOMES};
+use axum::Router;
+use futures_util::future::join_all;
+use plaza_kit::admin::{self, Readiness};
+use plaza_kit::metrics::Metrics;
+use plaza_kit::shutdown::Shutdown;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// After the drain, everything else ends within this time.
+const END: Duration = Duration::from_millis(800);
+
+/// What the edge does not make itself.
+#[derive(Debug)]
+pub struct Parts {
+    /// Public listeners, bound and non-blocking. Shard n takes those whose index modulo the shards is n:
+    /// a SO_REUSEPORT group of one listener a shard, or several groups one after another.
+    pub listeners: Vec<TcpListener>,
+    /// For other edges.
+    pub peer_listener: Option<TcpListener>,
+    /// For `/livez`, `/readyz` and `/metrics`; `None`: somebody else serves them.
+    pub admin_listener: Option<TcpListener>,
+    /// Where metrics are registered.
+    pub metrics: Arc<Metrics>,
+    /// What the admin routes tell.
+    pub readiness: Readiness,
+    /// Where events come from.
+    pub feed: FeedSource,
+}
+
+/// Why the edge could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is nothing to listen on.
+    #[error("no public listener was given")]
+    NoListener,
+    /// A system call failed: out of descriptors or threads.
+    #[error("the edge could not start: {0}")]
+    Io(#[from] std::io::Error),
+    /// The settings of NATS can never work.
+    #[error(transparent)]
+    Feed(#[from] NatsFeedError),
+    /// The admin endpoints could not start.
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
+}
+
+/// Serves sockets until `shutdown` begins and the drain is over.
+///
+/// # Errors
+/// [`RunError`]: the edge could not start.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(), RunError> {
+    if parts.listeners.is_empty() {
+        return Err(RunError::NoListener);
+    }
+    let Parts { metrics, readiness, .. } = parts;
+    let started = readiness.latch("edge");
+    let hub_metrics = metrics.registry(HubMetrics::register);
+    let advertise_addr = advertise_addr(&config, parts.peer_listener.as_ref())?;
+
+    let (requests, inbox) = control::channel();
+    let shards = (0..config.threads)
+        .map(|index| Shard::new(index as u16, engine::Settings::default(), requests.clone()))
+        .collect::<Result<Vec<_>, _>>()?;
+    drop(requests);
+    let handles: Vec<ShardHandle> = shards.iter().map(Shard::handle).collect();
+    metrics.registry(|registry| registry.register_collector(Box::new(ShardMetrics(handles.clone()))));
+
+    // Everything behind the sockets outlives them: it ends when the drain is over.
+    let upstream = Shutdown::new();
+    let (outcomes, news) = mpsc::channel(OUTCOMES);
+    let context = Context { outcomes, shutdown: upstream.clone() };
+    let (session, fanout) = (config.session.channel(&upstream), config.fanout.channel(&upstream));
+    let feed: Box<dyn EventFeed> = match parts.feed {
+        FeedSource::Nats(options) => Box::new(NatsFeed::start(&options, &upstream).await?),
+        FeedSource::Memory(source) => Box::new(MemoryFeed::new(source)),
+    };
+    upstream.spawn("publish streams", stream::keep(config.fanout.endpoints(&upstream), context.clone()));
+    let name = config.name.clone();
+    let hub = hub::run(hub::HubParts {
+        requests: inbox,
+        outlets: handles.iter().map(|handle| Box::new(handle.clone()) as Box<dyn Outlet>).collect(),
+        feed,
+        outcomes: news,
+        reader: Reader::new(fanout, session.clone(), context.clone()),
+        session: SessionLink::start(name, advertise_addr, session, context),
+        feed_cache_bytes: config.feed_cache_bytes,
+        metrics: hub_metrics,
+        readiness: readiness.clone(),
+    });
+    let end = upstream.token();
+    upstream.spawn("hub", async move {
+        tokio::select! {
+            () = hub => {}
+            () = end.cancelled() => {}
+        }
+    });
+
+    if let Some(listener) = parts.admin_listener {
+        admin::serve(listener, metrics, readiness.clone(), &shutdown)?;
+    }
+    let stop = CancellationToken::new();
+    let public = Public::new(&config, &handles, &readiness);
+    let mut threads = start_shards(shards, parts.listeners, &public, &stop)?;
+    if let Some(listener) = parts.peer_listener {
+        // The relay comes here; until then the port answers, so that the rules for it can be tried.
+        let serve = accept::serve(listener, Router::new(), HttpLimits::default(), stop.clone());
+        upstream.spawn("peer listener", serve);
+    }
+    started.release();
+
+    shutdown.cancelled().await;
+    readiness.drain();
+    drain::drain(&handles, config.drain_window).await;
+    stop.cancel();
+    upstream.begin();
+    let joined = tokio::task::spawn_blocking(move || threads.drain(..).for_each(|thread| drop(thread.join())));
+    let _late = tokio::time::timeout(END, joined).await;
+    upstream.wait(END).await;
+    Ok(())
+}
+
+/// Starts a thread for each shard: its engine and its accept loops on one runtime.
+fn start_shards(
+    shards: Vec<Shard>,
+    listeners: Vec<TcpListener>,
+    public: &Public,
+    stop: &CancellationToken,
+) -> Result<Vec<std::thread::JoinHandle<()>>, std::io::Error> {
+    let count = shards.len();
+    let mut groups: Vec<Vec<TcpListener>> = std::iter::repeat_with(Vec::new).take(count).collect();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        groups[index % count].push(listener);
+    }
+    let mut threads = Vec::with_capacity(count);
+    for (index, (shard, listeners)) in shards.into_iter().zip(groups).enumerate() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let router = public.routes(&shard.handle());
+        let stop = stop.clone();
+        let thread = std::thread::Builder::new().name(format!("shard {index}")).spawn(move || {
+            let accept = listeners
+                .into_iter()
+                .map(|listener| accept::serve(listener, router.clone(), HttpLimits::default(), stop.clone()));
+            let (accepted, ran) =
+                runtime.block_on(futures_util::future::join(join_all(accept), shard.run(stop.clone())));
+            for error in accepted.into_iter().chain([ran]).filter_map(Result::err) {
+                tracing::error!(%error, "a shard has failed");
+            }
+        })?;
+        threads.push(thread);
+    }
+    Ok(threads)
+}
+
+/// Where other edges reach the peer port: as configured; else its port on `POD_IP`, or on the address
+/// it is bound to.
+fn advertise_addr(config: &Config, peer: Option<&TcpListener>) -> Result<String, std::io::Error> {
+    if let Some(addr) = &config.advertise_addr {
+        return Ok(addr.clone());
+    }
+    let Some(peer) = peer else { return Ok(String::new()) };
+    let bound = peer.local_addr()?;
+    let pod = std::env::var("POD_IP").ok().and_then(|ip| ip.parse().ok());
+    let ip = pod.unwrap_or(if bound.ip().is_unspecified() { own_address(bound)? } else { bound.ip() });
+    Ok(SocketAddr::new(ip, bound.port()).to_string())
+}
+
+/// The address of this machine that others see: the one that a packet to the outside would carry. No
+/// packet is sent.
+fn own_address(like: SocketAddr) -> Result<std::net::IpAddr, std::io::Error> {
+    let socket = std::net::UdpSocket::bind(SocketAddr::new(like.ip(), 0))?;
+    let outside = if like.is_ipv4() { "192.0.2.1:9" } else { "[2001:db8::1]:9" };
+    let seen = socket.connect(outside).and_then(|()| socket.local_addr());
+    Ok(seen.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |addr| addr.ip()))
+}

@@ -1,0 +1,95 @@
+//! One `PublishStream` per fanout endpoint, opened again when it breaks.
+
+use super::LinkEvent;
+use crate::upstream::{Backoff, Context, Outcome};
+use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Endpoint, Uri};
+
+/// Batches that may wait for the transport of one stream.
+const BATCHES: usize = 16;
+
+/// Keeps a stream to each endpoint, as the list changes.
+pub async fn keep(mut endpoints: watch::Receiver<Vec<Uri>>, context: Context) {
+    let numbers = Arc::new(AtomicU64::new(1));
+    let mut kept: HashMap<Uri, CancellationToken> = HashMap::new();
+    loop {
+        let wanted = endpoints.borrow_and_update().clone();
+        kept.retain(|uri, token| {
+            let keep = wanted.contains(uri);
+            if !keep {
+                token.cancel();
+            }
+            keep
+        });
+        for uri in wanted {
+            if !kept.contains_key(&uri) {
+                let token = context.shutdown.token().child_token();
+                kept.insert(uri.clone(), token.clone());
+                context.shutdown.spawn("publish stream", one(uri, token, numbers.clone(), context.clone()));
+            }
+        }
+        tokio::select! {
+            changed = endpoints.changed() => if changed.is_err() { return },
+            () = context.shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Opens the stream to one endpoint again and again.
+async fn one(uri: Uri, token: CancellationToken, numbers: Arc<AtomicU64>, context: Context) {
+    let mut backoff = Backoff::new();
+    let mut said = false;
+    while !token.is_cancelled() {
+        let number = numbers.fetch_add(1, Ordering::Relaxed);
+        tokio::select! {
+            result = session(&uri, number, &context) => {
+                match result {
+                    Ok(()) => {
+                        backoff = Backoff::new();
+                        said = false;
+                        tracing::info!(endpoint = %uri, "publish stream ended");
+                    }
+                    Err(status) if !said => {
+                        said = true;
+                        tracing::warn!(endpoint = %uri, error = %status, "fanout cannot be reached; trying again");
+                    }
+                    Err(_) => {}
+                }
+                let _gone = context.outcomes.send(Outcome::Publish(LinkEvent::Down { stream: number })).await;
+            }
+            () = token.cancelled() => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.wait()) => {}
+            () = token.cancelled() => {}
+        }
+    }
+}
+
+/// One stream from its opening to its end. `Ok`: it was open.
+async fn session(uri: &Uri, number: u64, context: &Context) -> Result<(), tonic::Status> {
+    let endpoint = Endpoint::from(uri.clone())
+        .connect_timeout(Duration::from_secs(2))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true);
+    let channel = endpoint.connect().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
+    let (batches, outbound) = mpsc::channel(BATCHES);
+    let mut client = FanoutServiceClient::new(channel);
+    let mut results = client.publish_stream(ReceiverStream::new(outbound)).await?.into_inner();
+    tracing::info!(endpoint = %uri, "publish stream open");
+    let up = LinkEvent::Up { stream: number, batches };
+    let _gone = context.outcomes.send(Outcome::Publish(up)).await;
+    while let Ok(Some(answer)) = results.message().await {
+        let _gone = context.outcomes.send(Outcome::Publish(LinkEvent::Results(answer.results))).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! Reads of the room log and of rosters: unary calls with a deadline, one at a time for the same thing.
+
+use super::{CALL, Context, Outcome};
+use crate::bridge::ConnKey;
+use plaza_proto::code::Code;
+use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
+use plaza_proto::fanout::read_request::From as ReadFrom;
+use plaza_proto::fanout::{ReadRequest, ReadResponse, TailsRequest};
+use plaza_proto::ids::RoomName;
+use plaza_proto::session::ListMembersRequest;
+use plaza_proto::session::session_service_client::SessionServiceClient;
+use std::collections::HashSet;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tonic::transport::Channel;
+
+/// Calls at once; more wait.
+const CALLS: usize = 64;
+
+/// What is read. Equal keys share one call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReadKey {
+    /// The room.
+    pub room: RoomName,
+    /// Events before this sequence rather than after it.
+    pub before: bool,
+    /// The sequence.
+    pub seq: u64,
+    /// An answer that ends below is no answer.
+    pub at_least: u64,
+    /// Most events.
+    pub limit: u32,
+}
+
+/// Reads for the hub.
+#[derive(Debug)]
+pub struct Reader {
+    fanout: Channel,
+    session: Channel,
+    context: Context,
+    calls: Arc<Semaphore>,
+    flying: HashSet<ReadKey>,
+}
+
+impl Reader {
+    /// Reads through these channels.
+    pub fn new(fanout: Channel, session: Channel, context: Context) -> Self {
+        Self { fanout, session, context, calls: Arc::new(Semaphore::new(CALLS)), flying: HashSet::new() }
+    }
+
+    /// Reads; [`Outcome::Read`] follows, once for all who asked meanwhile.
+    pub fn read(&mut self, key: &ReadKey) {
+        if !self.flying.insert(key.clone()) {
+            return;
+        }
+        let (key, client, calls) = (key.clone(), FanoutServiceClient::new(self.fanout.clone()), self.calls.clone());
+        let outcomes = self.context.outcomes.clone();
+        self.context.shutdown.spawn("read", async move {
+            let _permit = calls.acquire().await;
+            let result = read(client, &key).await;
+            let _gone = outcomes.send(Outcome::Read(key, result.map(Arc::new))).await;
+        });
+    }
+
+    /// The hub has seen the outcome of this key: the next one that asks begins anew.
+    pub fn landed(&mut self, key: &ReadKey) {
+        self.flying.remove(key);
+    }
+
+    /// Asks for the tails of at most 100 rooms; [`Outcome::Tails`] follows.
+    pub fn tails(&self, rooms: Vec<String>) {
+        let mut client = FanoutServiceClient::new(self.fanout.clone());
+        let (calls, outcomes) = (self.calls.clone(), self.context.outcomes.clone());
+        self.context.shutdown.spawn("tails", async move {
+            let _permit = calls.acquire().await;
+            let call = tokio::time::timeout(CALL, client.tails(TailsRequest { rooms })).await;
+            let result = flatten(call);
+            let _gone = outcomes.send(Outcome::Tails(result)).await;
+        });
+    }
+
+    /// Asks who is in a room; [`Outcome::Members`] follows.
+    pub fn members(&self, to: ConnKey, id: u32, room: RoomName) {
+        let mut client = SessionServiceClient::new(self.session.clone());
+        let (calls, outcomes) = (self.calls.clone(), self.context.outcomes.clone());
+        self.context.shutdown.spawn("members", async move {
+            let _permit = calls.acquire().await;
+            let request =
+                ListMembersRequest { room: room.as_str().to_owned(), page_size: 200, page_token: String::new() };
+            let call = tokio::time::timeout(CALL, client.list_members(request)).await;
+            let result = flatten(call);
+            let _gone = outcomes.send(Outcome::Members { to, id, room, result }).await;
+        });
+    }
+}
+
+async fn read(mut client: FanoutServiceClient<Channel>, key: &ReadKey) -> Result<ReadResponse, Code> {
+    let from = if key.before { ReadFrom::BeforeSeq(key.seq) } else { ReadFrom::AfterSeq(key.seq) };
+    let request = ReadRequest {
+        room: key.room.as_str().to_owned(),
+        from: Some(from),
+        at_least_seq: key.at_least,
+        limit: key.limit,
+        max_bytes: 0,
+    };
+    flatten(tokio::time::timeout(CALL, client.read(request)).await)
+}
+
+fn flatten<T>(call: Result<Result<tonic::Response<T>, tonic::Status>, tokio::time::error::Elapsed>) -> Result<T, Code> {
+    match call {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(Code::of_status(&status)),
+        Err(_) => Err(Code::Timeout),
+    }
+}

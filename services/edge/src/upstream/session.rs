@@ -1,0 +1,379 @@
+//! The session link: this edge's lease, and the operations that keep sessions and presence.
+//!
+//! ```text
+//! Register --> Registered --> Apply, Heartbeat ... --lease lost, or the data was lost--> Register anew
+//! ```
+//! Operations go up in order, one call at a time, in batches of what has gathered meanwhile. One that
+//! somebody waits for fails when the service does; one that is owed is kept until it has been applied.
+
+use super::{Backoff, CALL, Context, Outcome};
+use plaza_proto::code::Code;
+use plaza_proto::fanout::{Command, Rejected};
+use plaza_proto::session::edge_lease_service_client::EdgeLeaseServiceClient;
+use plaza_proto::session::op_result::Result as Wire;
+use plaza_proto::session::{ApplyRequest, HeartbeatRequest, Op, OpResult, RegisterRequest, ResumeKey, Session};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+/// Operations in one call.
+const BATCH: usize = 64;
+/// Operations between the hub and the task.
+const QUEUE: usize = 256;
+/// Between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Awaited operations that the hub lets wait.
+const AWAITED: usize = 4_096;
+
+/// What the session link tells the hub.
+#[derive(Debug)]
+pub enum SessionEvent {
+    /// A lease has begun. With `again` everything must be told anew under it.
+    Registered {
+        /// The incarnation.
+        incarnation: Arc<str>,
+        /// Its number.
+        edge_number: u32,
+        /// There was a lease before.
+        again: bool,
+    },
+    /// An operation that somebody waits for has a result.
+    Applied(u64, Result<Option<Session>, (Code, String)>),
+    /// Commands that came with a heartbeat.
+    Commands(Vec<Command>),
+    /// Whether the service answers.
+    Reachable(bool),
+}
+
+/// One operation on its way.
+#[derive(Debug)]
+struct Entry {
+    op: Op,
+    /// `None`: owed.
+    tag: Option<u64>,
+}
+
+/// The hub's end of the link.
+#[derive(Debug)]
+pub struct SessionLink {
+    queue: VecDeque<Entry>,
+    entries: mpsc::Sender<Entry>,
+    done: mpsc::Sender<String>,
+    connections: Arc<AtomicU32>,
+    awaited: usize,
+}
+
+impl SessionLink {
+    /// Begins to register `edge`, and keeps its lease until the shutdown.
+    pub fn start(edge: String, advertise_addr: String, channel: Channel, context: Context) -> Self {
+        let (entries, inbox) = mpsc::channel(QUEUE);
+        let (done, confirmed) = mpsc::channel(QUEUE);
+        let connections = Arc::new(AtomicU32::new(0));
+        let shutdown = context.shutdown.clone();
+        let lease = Lease {
+            client: EdgeLeaseServiceClient::new(channel),
+            edge,
+            advertise_addr,
+            context,
+            inbox,
+            confirmed,
+            connections: connections.clone(),
+            owed: VecDeque::new(),
+            keys: Vec::new(),
+            incarnation: String::new(),
+            edge_number: 0,
+            boot: String::new(),
+            counter: 0,
+            acknowledged: 0,
+        };
+        shutdown.spawn("session link", lease.run());
+        Self { queue: VecDeque::new(), entries, done, connections, awaited: 0 }
+    }
+
+    /// Asks for an operation; [`SessionEvent::Applied`] follows with the tag.
+    ///
+    /// # Errors
+    /// [`Code::Busy`]: 4,096 operations wait already.
+    pub fn ask(&mut self, op: Op, tag: u64) -> Result<(), Code> {
+        if self.awaited >= AWAITED {
+            return Err(Code::Busy);
+        }
+        self.awaited += 1;
+        self.queue.push_back(Entry { op, tag: Some(tag) });
+        Ok(())
+    }
+
+    /// An operation that must be applied some day. Their number is bounded by the sessions and
+    /// memberships that were.
+    pub fn owe(&mut self, op: Op) {
+        self.queue.push_back(Entry { op, tag: None });
+    }
+
+    /// One that was asked for has its result.
+    pub fn answered(&mut self) {
+        self.awaited = self.awaited.saturating_sub(1);
+    }
+
+    /// Forgets what has not been sent: a new lease begins, and everything is told again.
+    pub fn forget_owed(&mut self) {
+        self.queue.retain(|entry| entry.tag.is_some());
+    }
+
+    /// Reports a command as carried out; a lost report only means that the command comes again.
+    pub fn confirm(&self, command: String) {
+        let _full = self.done.try_send(command);
+    }
+
+    /// Connections held now, for the next heartbeat.
+    pub fn set_connections(&self, connections: usize) {
+        self.connections.store(u32::try_from(connections).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Hands on what has gathered. Called once after each round of the hub.
+    pub fn pump(&mut self) {
+        while let Some(entry) = self.queue.pop_front() {
+            if let Err(refused) = self.entries.try_send(entry) {
+                let (mpsc::error::TrySendError::Full(entry) | mpsc::error::TrySendError::Closed(entry)) = refused;
+                self.queue.push_front(entry);
+                return;
+            }
+        }
+    }
+}
+
+struct Lease {
+    client: EdgeLeaseServiceClient<Channel>,
+    edge: String,
+    advertise_addr: String,
+    context: Context,
+    inbox: mpsc::Receiver<Entry>,
+    confirmed: mpsc::Receiver<String>,
+    connections: Arc<AtomicU32>,
+    /// Owed operations whose call failed.
+    owed: VecDeque<Op>,
+    keys: Vec<ResumeKey>,
+    incarnation: String,
+    /// Of the last registration; 0: none yet.
+    edge_number: u32,
+    boot: String,
+    /// Of the last heartbeat sent, and of the last one answered.
+    counter: u64,
+    acknowledged: u64,
+}
+
+/// Why a lease ends.
+struct LeaseLost;
+
+impl Lease {
+    async fn run(mut self) {
+        let shutdown = self.context.shutdown.clone();
+        tokio::select! {
+            () = self.keep() => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+
+    async fn keep(&mut self) {
+        loop {
+            self.register().await;
+            let LeaseLost = self.hold().await;
+            tracing::warn!(incarnation = %self.incarnation, "the lease is lost; registering anew");
+        }
+    }
+
+    /// Registers under a new incarnation, however long it takes.
+    async fn register(&mut self) {
+        let mut backoff = Backoff::new();
+        let mut said = false;
+        let replaces = std::mem::take(&mut self.incarnation);
+        let again = !replaces.is_empty();
+        loop {
+            let random: [u8; 15] = rand::random();
+            let incarnation = format!("{}#{}{:02x}", self.edge, plaza_proto::ids::session_id(random), fastrand::u8(..));
+            let request = RegisterRequest {
+                edge: self.edge.clone(),
+                incarnation: incarnation.clone(),
+                advertise_addr: self.advertise_addr.clone(),
+                resume_keys: self.keys.clone(),
+                replaces: replaces.clone(),
+                edge_number: self.edge_number,
+            };
+            match call(self.client.register(request)).await {
+                Ok(answer) => {
+                    self.keys = answer.resume_keys;
+                    self.boot = answer.boot;
+                    self.edge_number = answer.edge_number;
+                    (self.counter, self.acknowledged) = (0, 0);
+                    self.owed.clear();
+                    self.incarnation.clone_from(&incarnation);
+                    tracing::info!(%incarnation, number = answer.edge_number, "registered with the session service");
+                    let (incarnation, edge_number) = (incarnation.into(), answer.edge_number);
+                    return self.tell(SessionEvent::Registered { incarnation, edge_number, again }).await;
+                }
+                Err((code, message)) if !said => {
+                    said = true;
+                    tracing::warn!(%code, message, "the session service cannot be reached; trying again");
+                    self.tell(SessionEvent::Reachable(false)).await;
+                }
+                Err(_) => {}
+            }
+            let wait = backoff.wait();
+            self.refuse_for(wait).await;
+        }
+    }
+
+    /// Applies and renews until the lease is lost.
+    async fn hold(&mut self) -> LeaseLost {
+        let mut beat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+        let mut backoff = Backoff::new();
+        let mut batch = Vec::new();
+        loop {
+            let outcome = tokio::select! {
+                _ = beat.tick() => self.heartbeat().await,
+                n = take(&mut self.inbox, &mut batch, self.owed.is_empty()) => {
+                    if n == 0 && self.owed.is_empty() {
+                        // The hub is gone.
+                        return std::future::pending().await;
+                    }
+                    self.apply(&mut batch).await
+                }
+            };
+            match outcome {
+                Ok(()) => backoff = Backoff::new(),
+                Err(Code::LeaseLost) => return LeaseLost,
+                Err(_) if !self.owed.is_empty() => {
+                    let wait = backoff.wait();
+                    self.refuse_for(wait).await;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Sends owed operations first, then those of the batch. On failure the owed ones are kept.
+    async fn apply(&mut self, batch: &mut Vec<Entry>) -> Result<(), Code> {
+        let mut entries: Vec<Entry> = self.owed.drain(..).map(|op| Entry { op, tag: None }).collect();
+        entries.append(batch);
+        while !entries.is_empty() {
+            let rest = entries.split_off(entries.len().min(BATCH));
+            let ops: Vec<Op> = entries.iter().map(|entry| entry.op.clone()).collect();
+            let request = ApplyRequest { incarnation: self.incarnation.clone(), ops };
+            let mut answer = call(self.client.apply(request.clone())).await;
+            if matches!(&answer, Err((Code::Unavailable | Code::Timeout, _))) {
+                answer = call(self.client.apply(request)).await;
+            }
+            match answer {
+                Ok(answer) => {
+                    let mut results = answer.results.into_iter();
+                    for entry in entries {
+                        let result = outcome(results.next());
+                        if let Some(tag) = entry.tag {
+                            self.tell(SessionEvent::Applied(tag, result)).await;
+                        } else if let Err((code, message)) = result {
+                            tracing::debug!(%code, message, "an operation was refused");
+                        }
+                    }
+                }
+                Err((code, message)) => {
+                    tracing::debug!(%code, message, "operations could not be applied");
+                    for entry in entries.into_iter().chain(rest) {
+                        match entry.tag {
+                            None => self.owed.push_back(entry.op),
+                            Some(tag) => {
+                                let seen = if code == Code::LeaseLost { Code::Unavailable } else { code };
+                                let failed = Err((seen, seen.english().to_owned()));
+                                self.tell(SessionEvent::Applied(tag, failed)).await;
+                            }
+                        }
+                    }
+                    return Err(code);
+                }
+            }
+            entries = rest;
+        }
+        Ok(())
+    }
+
+    async fn heartbeat(&mut self) -> Result<(), Code> {
+        self.counter += 1;
+        let mut done = Vec::new();
+        while let Ok(command) = self.confirmed.try_recv() {
+            done.push(command);
+        }
+        let request = HeartbeatRequest {
+            incarnation: self.incarnation.clone(),
+            counter: self.counter,
+            connections: self.connections.load(Ordering::Relaxed),
+            done_command_ids: done,
+        };
+        let answer = call(self.client.heartbeat(request)).await;
+        self.tell(SessionEvent::Reachable(answer.is_ok())).await;
+        let answer = answer.map_err(|(code, _)| code)?;
+        // A counter that our own calls do not explain, or another boot: the data is not what we wrote.
+        if answer.boot != self.boot || !(self.acknowledged..self.counter).contains(&answer.counter) {
+            return Err(Code::LeaseLost);
+        }
+        self.acknowledged = self.counter;
+        if !answer.resume_keys.is_empty() {
+            self.keys = answer.resume_keys;
+        }
+        if !answer.commands.is_empty() {
+            self.tell(SessionEvent::Commands(answer.commands)).await;
+        }
+        Ok(())
+    }
+
+    /// Answers what is asked meanwhile with `unavailable`, and keeps what is owed.
+    async fn refuse_for(&mut self, wait: Duration) {
+        let end = Instant::now() + wait;
+        while let Ok(Some(entry)) = tokio::time::timeout_at(end, self.inbox.recv()).await {
+            match entry.tag {
+                None => self.owed.push_back(entry.op),
+                Some(tag) => {
+                    let failed = Err((Code::Unavailable, Code::Unavailable.english().to_owned()));
+                    self.tell(SessionEvent::Applied(tag, failed)).await;
+                }
+            }
+        }
+    }
+
+    async fn tell(&self, event: SessionEvent) {
+        let _gone = self.context.outcomes.send(Outcome::Session(event)).await;
+    }
+}
+
+/// Takes what waits; with `wait` at least one.
+async fn take(inbox: &mut mpsc::Receiver<Entry>, batch: &mut Vec<Entry>, wait: bool) -> usize {
+    if wait {
+        return inbox.recv_many(batch, BATCH).await;
+    }
+    while batch.len() < BATCH
+        && let Ok(entry) = inbox.try_recv()
+    {
+        batch.push(entry);
+    }
+    batch.len()
+}
+
+async fn call<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, (Code, String)> {
+    match tokio::time::timeout(CALL, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err((Code::of_status(&status), status.message().to_owned())),
+        Err(_) => Err((Code::Timeout, Code::Timeout.english().to_owned())),
+    }
+}
+
+fn outcome(result: Option<OpResult>) -> Result<Option<Session>, (Code, String)> {
+    match result.and_then(|result| result.result) {
+        Some(Wire::Session(session)) => Ok(Some(session)),
+        Some(Wire::Done(_)) => Ok(None),
+        Some(Wire::Rejected(Rejected { code, message })) => {
+            Err((Code::parse(&code).unwrap_or(Code::Internal), message))
+        }
+        None => Err((Code::Internal, "the session service gave no result".to_owned())),
+    }
+}

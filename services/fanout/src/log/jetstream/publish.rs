@@ -1,0 +1,187 @@
+//! One publish, from the first attempt to an outcome that is true.
+
+use super::state::Phase;
+use super::wire::{self, Ack, ApiError, err_code};
+use super::{ACK_LIMIT, Serving, Shared, now};
+use crate::log::{LogError, Outcome, Publish, RETRY_HORIZON};
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use plaza_proto::code::Code;
+use plaza_proto::ids::MessageId;
+use plaza_proto::position::Position;
+use plaza_proto::subject;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+/// Time for all attempts together: a leader's election takes up to 9 s.
+const BUDGET: Duration = Duration::from_secs(10);
+/// Header that makes the stream refuse a message unless the one before it has this id.
+const EXPECTED_LAST_ID: &str = "Nats-Expected-Last-Msg-Id";
+
+/// What one attempt came to.
+pub(super) enum Attempt {
+    Stored { seq: u64, duplicate: bool, serving: Serving },
+    Rejected { code: Code, message: String },
+    /// Perhaps stored: again, under the same id.
+    Again(Code),
+    /// Refused as the probe wanted: the id is not among the recent ones.
+    NotRecent,
+}
+
+/// Publishes until the store has answered for sure, or the budget is spent.
+pub(super) async fn run(shared: Arc<Shared>, publish: Publish, _permit: OwnedSemaphorePermit) -> Outcome {
+    let _in_flight = InFlight::new(&shared);
+    let started = Instant::now();
+    let until = started + BUDGET;
+    let work = async {
+        if publish.retry && let Some(outcome) = shared.look_before(&publish, until).await {
+            return outcome;
+        }
+        shared.store(&publish, None, until).await.unwrap_or(Outcome::Unknown(Code::Timeout))
+    };
+    let outcome = tokio::time::timeout_at(until, work).await.unwrap_or(Outcome::Unknown(Code::Timeout));
+    if matches!(outcome, Outcome::Stored { .. }) {
+        shared.metrics.ack_seconds.observe(started.elapsed().as_secs_f64());
+    }
+    outcome
+}
+
+impl Shared {
+    /// Attempts until there is an outcome; `None` only for a probe whose id is not recent.
+    async fn store(&self, publish: &Publish, probe: Option<MessageId>, until: Instant) -> Option<Outcome> {
+        let subject = subject::room_in(&publish.room);
+        let mut last = Code::Unavailable;
+        loop {
+            let headers = headers(publish, probe);
+            match self.attempt(&subject, headers, publish.body.clone(), publish.id).await {
+                Attempt::Stored { seq, duplicate, serving } => {
+                    if duplicate {
+                        // The first attempt may have been stored and never distributed.
+                        self.hint(publish, seq).await;
+                    }
+                    let position = Position::of(serving.epoch, seq, publish.id);
+                    return Some(Outcome::Stored { position, duplicate });
+                }
+                Attempt::Rejected { code, message } => return Some(Outcome::Rejected { code, message }),
+                Attempt::NotRecent => return None,
+                // Once an attempt may have arrived, the outcome stays open.
+                Attempt::Again(code) => last = if last == Code::Timeout { last } else { code },
+            }
+            self.metrics.retries.inc();
+            let pause = Duration::from_millis(fastrand::u64(50..=100));
+            if Instant::now() + pause >= until {
+                return Some(Outcome::Unknown(last));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One attempt: at most the acknowledgement's time.
+    pub(super) async fn attempt(&self, subject: &str, headers: HeaderMap, body: Bytes, id: MessageId) -> Attempt {
+        let Ok(serving) = self.serving() else { return Attempt::Again(Code::Unavailable) };
+        let answer = self.publish.requests.one(subject.to_owned(), headers, body, ACK_LIMIT).await;
+        let ack = match answer.and_then(|message| wire::json::<Ack>(&message)) {
+            Ok(ack) => ack,
+            Err(LogError::Unavailable(_)) => return Attempt::Again(Code::Unavailable),
+            Err(LogError::Timeout(_) | LogError::Stale { .. } | LogError::Protocol(_)) => {
+                return Attempt::Again(Code::Timeout);
+            }
+        };
+        if let Some(error) = &ack.error {
+            return refused(error);
+        }
+        let mut state = self.state();
+        if state.phase != Phase::Serving || state.epoch != serving.epoch {
+            return Attempt::Again(Code::Timeout);
+        }
+        let noted = state.acknowledged(ack.seq, id, ack.duplicate, serving.known, now());
+        drop(state);
+        if noted.is_err() {
+            tracing::error!(seq = ack.seq, known = serving.known.seq, "the stream gives sequences anew");
+            self.suspect();
+            return Attempt::Again(Code::Timeout);
+        }
+        Attempt::Stored { seq: ack.seq, duplicate: ack.duplicate, serving }
+    }
+
+    /// Tells the room's edges that they may lack an event. Lost: their own tail checks find it.
+    async fn hint(&self, publish: &Publish, seq: u64) {
+        let mut headers = HeaderMap::new();
+        headers.insert(subject::REPAIR, "1");
+        headers.insert(subject::SEQ, seq.to_string().as_str());
+        let _ = self.send(subject::room_out(&publish.room), headers, Bytes::new()).await;
+    }
+
+    /// The second check of a marked retry: is the id recent, or among the room's events? `None`: it
+    /// was surely never stored, so it may be.
+    async fn look_before(&self, publish: &Publish, until: Instant) -> Option<Outcome> {
+        // An id that no message has: the stream answers for a known id before it looks at this.
+        if let Some(outcome) = self.store(publish, Some(MessageId(rand::random())), until).await {
+            return Some(outcome);
+        }
+        let Ok(serving) = self.serving() else { return Some(Outcome::Unknown(Code::Unavailable)) };
+        let found = match self.find(&publish.room, publish.id).await {
+            Ok(found) => found,
+            Err(error) => return Some(Outcome::Unknown(error.code())),
+        };
+        match found.seq {
+            Some(seq) => {
+                self.hint(publish, seq).await;
+                let position = Position::of(serving.epoch, seq, publish.id);
+                Some(Outcome::Stored { position, duplicate: true })
+            }
+            None if found.reaches_back(now(), RETRY_HORIZON) => None,
+            None => Some(Outcome::Unknown(Code::Expired)),
+        }
+    }
+}
+
+/// Only these: what a caller sends never becomes a header.
+fn headers(publish: &Publish, probe: Option<MessageId>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(subject::MSG_ID, publish.id.to_string().as_str());
+    if let Some(traceparent) = publish.traceparent.as_deref().filter(|text| is_traceparent(text)) {
+        headers.insert(subject::TRACEPARENT, traceparent);
+    }
+    if let Some(id) = probe {
+        headers.insert(EXPECTED_LAST_ID, id.to_string().as_str());
+    }
+    headers
+}
+
+/// W3C Trace Context, version 00: 55 characters of hex and dashes. Anything else could end a header line.
+pub(super) fn is_traceparent(text: &str) -> bool {
+    text.len() == 55 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+}
+
+fn refused(error: &ApiError) -> Attempt {
+    match error.err_code {
+        err_code::WRONG_LAST_ID => Attempt::NotRecent,
+        err_code::TOO_LARGE => {
+            Attempt::Rejected { code: Code::TooLarge, message: "the event is larger than the stream takes".to_owned() }
+        }
+        err_code::STORAGE_FULL => {
+            Attempt::Rejected { code: Code::StorageFull, message: "the store has no space left".to_owned() }
+        }
+        // Elections, a duplicate in process, a server that starts: all pass.
+        _ => Attempt::Again(Code::Unavailable),
+    }
+}
+
+/// Counts a publish while it has no result, however it ends.
+struct InFlight<'a>(&'a Shared);
+
+impl<'a> InFlight<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.metrics.in_flight.inc();
+        Self(shared)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.in_flight.dec();
+    }
+}

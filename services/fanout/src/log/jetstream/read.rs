@@ -1,0 +1,254 @@
+//! Reading: batches of Direct Get from any replica, and the leader where a replica is not enough.
+
+use super::wire::{self, Batch, MessageAnswer, StreamInfo, err_code, protocol};
+use super::{Serving, Shared, now, provision};
+use crate::log::budget::Budget;
+use crate::log::{LogError, Read, ReadAnswer, Start, Stored, TailsAnswer};
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use plaza_proto::ids::{MessageId, RoomName};
+use plaza_proto::subject::{self, STREAM};
+use plaza_proto::time::parse_utc;
+use serde_json::{Value, json};
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+/// Time for one batch: cold blocks come from disk.
+const READ_LIMIT: Duration = Duration::from_secs(2);
+/// Messages and bytes of one batch when a whole room is looked through.
+const SCAN_BATCH: u32 = 256;
+const SCAN_BYTES: u32 = 1024 * 1024;
+/// What the server counts beside a message's body: subject and headers.
+const OVERHEAD_BYTES: u32 = 512;
+
+/// What a search for an id in a room brought.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Where it stands.
+    pub(super) seq: Option<u64>,
+    /// Nothing of the room can have been removed.
+    whole: bool,
+    /// Time of the oldest event kept.
+    oldest: Option<u64>,
+}
+
+impl Found {
+    /// Whether every event of the room of the last `horizon` was looked at.
+    pub(super) fn reaches_back(&self, now: u64, horizon: Duration) -> bool {
+        let horizon = u64::try_from(horizon.as_millis()).unwrap_or(u64::MAX);
+        self.whole || self.oldest.is_some_and(|time| time.saturating_add(horizon) <= now)
+    }
+}
+
+impl Shared {
+    pub(super) async fn read_events(&self, read: Read) -> Result<ReadAnswer, LogError> {
+        let serving = self.serving()?;
+        let answer = match read.from {
+            Start::After(seq) => self.read_after(&read, seq, serving).await?,
+            Start::Before(seq) => self.read_before(&read, seq, serving).await?,
+        };
+        self.still(serving)?;
+        Ok(answer)
+    }
+
+    pub(super) async fn read_tails(&self, rooms: &[RoomName]) -> Result<TailsAnswer, LogError> {
+        let serving = self.serving()?;
+        let subjects: Vec<String> = rooms.iter().map(subject::room_in).collect();
+        let ask = json!({ "multi_last": subjects, "batch": subjects.len() });
+        // The leader's last sequence is at least what any edge had seen when it asked.
+        let (batch, info) = tokio::join!(self.batch(&ask), self.stream_info());
+        let (batch, info) = (batch?, info?);
+        self.still(serving)?;
+        let tails: HashMap<String, u64> = batch.events.into_iter().map(|(room, event)| (room, event.seq)).collect();
+        Ok(TailsAnswer {
+            epoch: serving.epoch,
+            tails: subjects.iter().map(|room| tails.get(room).copied().unwrap_or_default()).collect(),
+            last_seq: info.state.last_seq,
+        })
+    }
+
+    pub(super) async fn stream_info(&self) -> Result<StreamInfo, LogError> {
+        provision::info(&self.read.requests).await?.ok_or(LogError::Unavailable("the stream does not exist"))
+    }
+
+    /// An answer counts only under the epoch it was asked under.
+    fn still(&self, serving: Serving) -> Result<(), LogError> {
+        if self.serving()?.epoch == serving.epoch {
+            Ok(())
+        } else {
+            Err(LogError::Unavailable("the stream was replaced meanwhile"))
+        }
+    }
+
+    async fn batch(&self, ask: &Value) -> Result<Batch, LogError> {
+        let subject = format!("$JS.API.DIRECT.GET.{STREAM}");
+        wire::batch(self.read.requests.many(&subject, Bytes::from(ask.to_string()), READ_LIMIT).await?)
+    }
+
+    /// Events after `after`. The read begins with the event at `after` itself: while that is kept,
+    /// nothing behind it has been removed, as the oldest always goes first.
+    async fn read_after(&self, read: &Read, after: u64, serving: Serving) -> Result<ReadAnswer, LogError> {
+        let ask = json!({
+            "seq": after.max(1),
+            "next_by_subj": subject::room_in(&read.room),
+            "batch": read.limit + 1,
+            "max_bytes": 2 * read.max_bytes + OVERHEAD_BYTES,
+        });
+        let mut batch = self.batch(&ask).await?;
+        let end = batch.events.last().map_or(after, |(_, event)| event.seq);
+        if batch.pending == 0 && end < read.at_least_seq {
+            batch = self.leader_batch(read, after).await?;
+        }
+        let mut events: Vec<Stored> = batch.events.into_iter().map(|(_, event)| event).collect();
+        let anchored = events.first().is_some_and(|event| event.seq == after);
+        if anchored {
+            events.remove(0);
+        }
+        let total = events.len() as u64 + batch.pending;
+        let mut budget = Budget::new(read);
+        let fit = events.iter().take_while(|event| budget.take(event)).count();
+        let complete = batch.pending == 0 && fit == events.len();
+        events.truncate(fit);
+        link(&mut events, if anchored { after } else { 0 });
+
+        let last = events.last().map_or(0, |event| event.seq).max(serving.known.seq);
+        let (trimmed, last_seq) = if anchored {
+            (false, last.max(after))
+        } else {
+            let info = self.stream_info().await?;
+            (after > 0 && self.may_be_trimmed(after, total, &info), last.max(info.state.last_seq))
+        };
+        Ok(ReadAnswer { epoch: serving.epoch, events, complete, trimmed, last_seq })
+    }
+
+    /// Check B: may an event of a room have been removed between `after` and the `total` ones kept after it?
+    fn may_be_trimmed(&self, after: u64, total: u64, info: &StreamInfo) -> bool {
+        let state = *self.state();
+        if total >= state.limits.per_room {
+            return true;
+        }
+        let by_the_stream = info.state.first_seq > after + 1;
+        by_the_stream && !(state.younger_than_age(after, now()) && info.state.bytes < nearly(state.limits.bytes))
+    }
+
+    /// The newest events before `before`: there is no reading backward, so the room is read forward.
+    async fn read_before(&self, read: &Read, before: u64, serving: Serving) -> Result<ReadAnswer, LogError> {
+        let mut newest: VecDeque<Stored> = VecDeque::new();
+        let mut previous = 0;
+        let mut begins = true;
+        self.scan(&read.room, |mut event| {
+            if event.seq >= before {
+                return false;
+            }
+            event.previous = std::mem::replace(&mut previous, event.seq);
+            newest.push_back(event);
+            if newest.len() > read.limit as usize {
+                newest.pop_front();
+                begins = false;
+            }
+            true
+        })
+        .await?;
+        let mut budget = Budget::new(read);
+        let fit = newest.iter().rev().take_while(|event| budget.take(event)).count();
+        let complete = begins && fit == newest.len();
+        let events: Vec<Stored> = newest.into_iter().rev().take(fit).rev().collect();
+        let last = events.last().map_or(0, |event| event.seq).max(serving.known.seq);
+        let last_seq = if events.is_empty() { last.max(self.stream_info().await?.state.last_seq) } else { last };
+        Ok(ReadAnswer { epoch: serving.epoch, events, complete, trimmed: false, last_seq })
+    }
+
+    /// Looks for an id among a room's events.
+    pub(super) async fn find(&self, room: &RoomName, id: MessageId) -> Result<Found, LogError> {
+        let mut found = Found { seq: None, whole: false, oldest: None };
+        let mut count = 0;
+        self.scan(room, |event| {
+            count += 1;
+            found.oldest.get_or_insert(event.time);
+            if event.id == id {
+                found.seq = Some(event.seq);
+            }
+            found.seq.is_none()
+        })
+        .await?;
+        if found.seq.is_none() {
+            let info = self.stream_info().await?;
+            let limits = self.state().limits;
+            let never_full = info.state.bytes < nearly(limits.bytes);
+            // An event that age has removed is older than any horizon of a retry.
+            found.whole = count < limits.per_room && never_full;
+            found.oldest = found.oldest.or_else(|| parse_utc(&info.state.first_ts));
+        }
+        Ok(found)
+    }
+
+    /// Gives a room's events from the oldest on, until `each` says enough.
+    async fn scan(&self, room: &RoomName, mut each: impl FnMut(Stored) -> bool) -> Result<(), LogError> {
+        let subject = subject::room_in(room);
+        let mut from = 1;
+        // The stream keeps at most so many a room; a room that grows while it is read ends the scan all the same.
+        let mut left = self.state().limits.per_room.saturating_mul(2);
+        while left > 0 {
+            let ask = json!({ "seq": from, "next_by_subj": subject, "batch": SCAN_BATCH, "max_bytes": SCAN_BYTES });
+            let batch = self.batch(&ask).await?;
+            left = left.saturating_sub(batch.events.len() as u64);
+            for (_, event) in batch.events {
+                from = event.seq + 1;
+                if !each(event) {
+                    return Ok(());
+                }
+            }
+            if batch.pending == 0 {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The same from the leader, message by message, until what is known to exist has been reached.
+    /// What the leader does not have is not there.
+    async fn leader_batch(&self, read: &Read, after: u64) -> Result<Batch, LogError> {
+        self.metrics.leader_reads.inc();
+        let room = subject::room_in(&read.room);
+        let mut batch = Batch { events: Vec::new(), pending: 0 };
+        let mut from = after.max(1);
+        for _ in 0..=read.limit {
+            let Some(event) = self.leader_message(&json!({ "seq": from, "next_by_subj": room })).await? else {
+                return Ok(batch);
+            };
+            from = event.seq + 1;
+            let end = event.seq;
+            batch.events.push((room.clone(), event));
+            if end >= read.at_least_seq {
+                break;
+            }
+        }
+        // There may be more; the next read tells.
+        batch.pending = 1;
+        Ok(batch)
+    }
+
+    /// One message from the leader; `None` when there is none.
+    pub(super) async fn leader_message(&self, ask: &Value) -> Result<Option<Stored>, LogError> {
+        let subject = format!("$JS.API.STREAM.MSG.GET.{STREAM}");
+        let body = Bytes::from(ask.to_string());
+        let answer = self.read.requests.one(subject, HeaderMap::new(), body, READ_LIMIT).await?;
+        match wire::json::<MessageAnswer>(&answer)? {
+            MessageAnswer { message: Some(message), .. } => message.stored().map(Some),
+            MessageAnswer { error: Some(error), .. } if error.err_code == err_code::NO_MESSAGE => Ok(None),
+            MessageAnswer { error, .. } => Err(protocol(error.map_or_else(String::new, |error| error.description))),
+        }
+    }
+}
+
+/// Each event's predecessor, from the order in which they were read.
+fn link(events: &mut [Stored], mut previous: u64) {
+    for event in events {
+        event.previous = std::mem::replace(&mut previous, event.seq);
+    }
+}
+
+/// A stream this full may be removing events to stay below its limit.
+fn nearly(limit: u64) -> u64 {
+    limit / 10 * 9
+}

@@ -1,0 +1,187 @@
+//! What this process knows of the stream: whether it serves, under which epoch, and how far it has
+//! come. Pure; the supervisor moves it, publishes and reads look at it.
+
+use plaza_proto::ids::MessageId;
+use plaza_proto::position::Epoch;
+
+/// Whether publishes and reads may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Never been ready: nothing is sent, callers are told at once.
+    Starting,
+    /// The stream's identity is being checked: nothing is sent, callers wait.
+    Checking,
+    /// Ready.
+    Serving,
+}
+
+/// A message that the stream is known to have held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) seq: u64,
+    pub(super) id: MessageId,
+}
+
+/// What the supervisor has found out about the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// The newest events kept of each room.
+    pub(super) per_room: u64,
+    /// Milliseconds that an event is kept; `None`: for ever.
+    pub(super) age_ms: Option<u64>,
+    /// Bytes of the whole stream.
+    pub(super) bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct State {
+    pub(super) phase: Phase,
+    pub(super) epoch: Epoch,
+    pub(super) limits: Limits,
+    /// The highest known; zeros: none.
+    pub(super) known: Known,
+    /// A tail of the stream and the local time when it was one: what comes after is younger.
+    marks: [Mark; 2],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    seq: u64,
+    time: u64,
+}
+
+/// A message that an earlier one of the same sequence, or a later one, contradicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RolledBack;
+
+impl State {
+    pub(super) fn new() -> Self {
+        Self {
+            phase: Phase::Starting,
+            epoch: Epoch::default(),
+            limits: Limits { per_room: 0, age_ms: None, bytes: 0 },
+            known: Known { seq: 0, id: MessageId([0; 16]) },
+            marks: [Mark::default(); 2],
+        }
+    }
+
+    /// The stream has been checked; `tail` is its last sequence at `now`.
+    pub(super) fn serve(&mut self, epoch: Epoch, limits: Limits, tail: u64, now: u64) {
+        if epoch != self.epoch {
+            *self = Self::new();
+        }
+        self.epoch = epoch;
+        self.limits = limits;
+        self.phase = Phase::Serving;
+        self.mark(tail, now);
+    }
+
+    /// Remembers that `tail` was the stream's last sequence at `now`. Two marks, half an age apart,
+    /// keep one that is young enough to say something.
+    fn mark(&mut self, tail: u64, now: u64) {
+        let half = self.limits.age_ms.map_or(u64::MAX, |age| age / 2);
+        let [older, newer] = self.marks;
+        if newer.time == 0 {
+            self.marks = [Mark { seq: tail, time: now }; 2];
+        } else if now.saturating_sub(newer.time) >= half {
+            self.marks = [newer, Mark { seq: tail, time: now }];
+        } else {
+            self.marks = [older, newer];
+        }
+    }
+
+    /// Takes note of an acknowledgement. `sent_at` is [`Self::known`] when the message was sent: a new
+    /// message can only stand after it.
+    ///
+    /// # Errors
+    /// [`RolledBack`]: the stream has lost what it had acknowledged.
+    pub(super) fn acknowledged(
+        &mut self,
+        seq: u64,
+        id: MessageId,
+        duplicate: bool,
+        sent_at: Known,
+        now: u64,
+    ) -> Result<(), RolledBack> {
+        if !duplicate && seq <= sent_at.seq {
+            return Err(RolledBack);
+        }
+        if seq > self.known.seq {
+            self.known = Known { seq, id };
+            self.mark(seq, now);
+        }
+        Ok(())
+    }
+
+    /// Compares what is known with what the stream says now: its last sequence, and the id of the
+    /// message at the known sequence, `None` when that is gone.
+    pub(super) fn check(&self, last_seq: u64, at_known: Option<MessageId>) -> Result<(), RolledBack> {
+        let lost = last_seq < self.known.seq;
+        let other = self.known.seq > 0 && at_known.is_some_and(|id| id != self.known.id);
+        if lost || other { Err(RolledBack) } else { Ok(()) }
+    }
+
+    /// Whether every event with a sequence above `seq` was surely stored less than the stream's age ago.
+    pub(super) fn younger_than_age(&self, seq: u64, now: u64) -> bool {
+        let Some(age) = self.limits.age_ms else { return true };
+        let young = |mark: &Mark| mark.time > 0 && mark.seq <= seq && now.saturating_sub(mark.time) < age;
+        self.marks.iter().any(young)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { per_room: 10, age_ms: Some(1_000), bytes: 1_000 };
+
+    fn id(n: u8) -> MessageId {
+        MessageId([n; 16])
+    }
+
+    fn serving() -> State {
+        let mut state = State::new();
+        state.serve(Epoch([1; 8]), LIMITS, 5, 10_000);
+        state
+    }
+
+    #[test]
+    fn a_new_message_below_a_known_one_is_a_roll_back() {
+        let mut state = serving();
+        let before = state.known;
+        assert_eq!(state.acknowledged(7, id(7), false, before, 10_000), Ok(()));
+        assert_eq!(state.acknowledged(6, id(6), false, before, 10_000), Ok(()), "sent before 7 was known");
+        let after = state.known;
+        assert_eq!(state.acknowledged(7, id(8), false, after, 10_000), Err(RolledBack));
+        assert_eq!(state.acknowledged(7, id(7), true, after, 10_000), Ok(()), "a duplicate may be old");
+    }
+
+    #[test]
+    fn a_shorter_stream_or_another_message_is_a_roll_back() {
+        let mut state = serving();
+        assert_eq!(state.check(0, None), Ok(()), "nothing is known yet");
+        assert_eq!(state.acknowledged(7, id(7), false, state.known, 10_000), Ok(()));
+        assert_eq!(state.check(7, Some(id(7))), Ok(()));
+        assert_eq!(state.check(9, None), Ok(()), "it may have been trimmed");
+        assert_eq!(state.check(6, None), Err(RolledBack));
+        assert_eq!(state.check(9, Some(id(9))), Err(RolledBack));
+    }
+
+    #[test]
+    fn another_epoch_forgets_what_was_known() {
+        let mut state = serving();
+        assert_eq!(state.acknowledged(7, id(7), false, state.known, 10_000), Ok(()));
+        state.serve(Epoch([2; 8]), LIMITS, 0, 10_000);
+        assert_eq!(state.known.seq, 0);
+    }
+
+    #[test]
+    fn events_after_a_young_mark_are_young() {
+        let mut state = serving();
+        assert!(state.younger_than_age(5, 10_999));
+        assert!(!state.younger_than_age(4, 10_999), "4 may be older than this process");
+        assert!(!state.younger_than_age(5, 11_000));
+        assert_eq!(state.acknowledged(8, id(8), false, state.known, 10_600), Ok(()));
+        assert!(state.younger_than_age(8, 11_000));
+    }
+}

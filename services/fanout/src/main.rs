@@ -1,0 +1,58 @@
+//! `plaza-fanout`: the room log as a process of its own.
+
+use plaza_fanout::config::{LISTEN_FLAGS, Listen};
+use plaza_fanout::{Config, FLAGS, Parts, run};
+use plaza_kit::admin::Readiness;
+use plaza_kit::grpc::{GRPC_FLAGS, GrpcOptions};
+use plaza_kit::metrics::Metrics;
+use plaza_kit::settings::Settings;
+use plaza_kit::shutdown::Shutdown;
+use plaza_kit::telemetry::{self, LOG_FLAGS};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+const ABOUT: &str = "Plaza's room log: stores and orders events in NATS JetStream, serves them over gRPC";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// A publish takes at most 10 s; what is under way may end.
+const DRAIN: Duration = Duration::from_secs(12);
+
+fn main() -> ExitCode {
+    let mut settings =
+        Settings::from_args("plaza-fanout", ABOUT, VERSION, &[LISTEN_FLAGS, FLAGS, GRPC_FLAGS, LOG_FLAGS]);
+    telemetry::init(&mut settings);
+    let listen = Listen::from_settings(&mut settings);
+    let config = Config::from_settings(&mut settings);
+    let grpc = GrpcOptions::from_settings(&mut settings);
+    if config.nats_url.is_none() {
+        settings.problem("nats-url", "is needed, such as nats://127.0.0.1:4222".to_owned());
+    }
+    if let Err(problems) = settings.finish() {
+        return problems.report();
+    }
+    match serve(listen, config, grpc) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn serve(listen: Listen, config: Config, grpc: GrpcOptions) -> anyhow::Result<()> {
+    let shutdown = Shutdown::on_signals()?;
+    let parts = Parts {
+        listener: plaza_kit::net::bind(listen.grpc, "--listen")?,
+        admin_listener: Some(plaza_kit::net::bind(listen.admin, "--admin-listen")?),
+        metrics: Arc::new(Metrics::new("fanout", VERSION)),
+        readiness: Readiness::new(),
+        grpc,
+        memory: None,
+    };
+    tracing::info!(grpc = %listen.grpc, admin = %listen.admin, "listening");
+    let result = run(config, parts, shutdown.clone()).await;
+    shutdown.begin();
+    shutdown.wait(DRAIN).await;
+    Ok(result?)
+}

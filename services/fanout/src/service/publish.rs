@@ -1,0 +1,234 @@
+//! Publishing: one event in a call, or batches on a stream, with results in any order.
+
+use super::Fanout;
+use crate::log::{Answer, Emit, LogError, Outcome, Publish};
+use crate::validate::{self, Refusal};
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt, unfold};
+use plaza_proto::code::Code;
+use plaza_proto::fanout as api;
+use plaza_proto::fanout::publish_item::Target;
+use plaza_proto::fanout::publish_result::Outcome as Wire;
+use plaza_proto::ids::MessageId;
+use prost::Message;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tonic::{Status, Streaming};
+
+/// The most results of one answer.
+const MAX_RESULTS: usize = 64;
+/// The most items of one batch: four times what the contract promises, and still below a gRPC message.
+const MAX_ITEMS: usize = 256;
+
+/// Stores or passes on one event.
+pub(super) async fn unary(fanout: &Fanout, request: api::PublishRequest) -> Result<api::PublishResponse, Status> {
+    let item = api::PublishItem {
+        tag: 0,
+        target: Some(Target::Room(request.room)),
+        event: request.event,
+        retry: request.retry,
+        volatile: request.volatile,
+        traceparent: String::new(),
+    };
+    let outcome = start(fanout, item).get().await;
+    count(fanout, &outcome);
+    match outcome {
+        Wire::Ok(stored) => Ok(api::PublishResponse { ok: Some(stored) }),
+        Wire::Rejected(api::Rejected { code, message }) => {
+            Err(Code::parse(&code).unwrap_or(Code::Internal).status(message))
+        }
+        Wire::Unknown(api::Unknown { code }) => {
+            let code = Code::parse(&code).unwrap_or(Code::Unavailable);
+            Err(code.status(format_args!("{}; perhaps it was stored", code.english())))
+        }
+    }
+}
+
+/// Results for the batches of a stream. It is polled by the connection itself: no task and no channel
+/// stand between a batch and its results, and an edge that takes no results sends no more batches.
+pub(super) fn stream(
+    fanout: Fanout,
+    batches: Streaming<api::PublishBatch>,
+) -> BoxStream<'static, Result<api::PublishResults, Status>> {
+    let link = Link { fanout, batches: Some(batches), pending: FuturesUnordered::new(), ready: VecDeque::new() };
+    unfold(link, |mut link| async { link.next().await.map(|results| (results, link)) }).boxed()
+}
+
+struct Link {
+    fanout: Fanout,
+    /// `None` once the edge has sent its last batch, or this server drains.
+    batches: Option<Streaming<api::PublishBatch>>,
+    pending: FuturesUnordered<Tagged>,
+    ready: VecDeque<api::PublishResult>,
+}
+
+impl Link {
+    async fn next(&mut self) -> Option<Result<api::PublishResults, Status>> {
+        while self.ready.is_empty() {
+            if self.batches.is_none() && self.pending.is_empty() {
+                return None;
+            }
+            if let Err(status) = self.advance().await {
+                return Some(Err(status));
+            }
+        }
+        let take = self.ready.len().min(MAX_RESULTS);
+        Some(Ok(api::PublishResults { results: self.ready.drain(..take).collect() }))
+    }
+
+    /// Waits for one batch or one result, and takes what else is there.
+    async fn advance(&mut self) -> Result<(), Status> {
+        tokio::select! {
+            Some((tag, outcome)) = self.pending.next(), if !self.pending.is_empty() => {
+                self.resolve(tag, outcome);
+                while self.ready.len() < MAX_RESULTS
+                    && let Some(Some((tag, outcome))) = self.pending.next().now_or_never()
+                {
+                    self.resolve(tag, outcome);
+                }
+            }
+            batch = next_batch(&mut self.batches), if self.batches.is_some() => match batch? {
+                Some(batch) => self.take(batch)?,
+                None => self.batches = None,
+            },
+            () = self.fanout.shutdown.cancelled(), if self.batches.is_some() => self.batches = None,
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, batch: api::PublishBatch) -> Result<(), Status> {
+        if batch.items.len() > MAX_ITEMS {
+            let message = format!("a batch has {} items; at most {MAX_ITEMS} are allowed", batch.items.len());
+            return Err(Code::BadRequest.status(message));
+        }
+        for item in batch.items {
+            let tag = item.tag;
+            match start(&self.fanout, item) {
+                Answer::Now(outcome) => self.resolve(tag, outcome),
+                Answer::Later(outcome) => self.pending.push(Tagged { tag, outcome }),
+            }
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, tag: u64, outcome: Wire) {
+        count(&self.fanout, &outcome);
+        self.ready.push_back(api::PublishResult { tag, outcome: Some(outcome) });
+    }
+}
+
+async fn next_batch(batches: &mut Option<Streaming<api::PublishBatch>>) -> Result<Option<api::PublishBatch>, Status> {
+    match batches {
+        Some(batches) => batches.message().await,
+        None => Ok(None),
+    }
+}
+
+/// An outcome that comes, and whose it is.
+struct Tagged {
+    tag: u64,
+    outcome: BoxFuture<'static, Wire>,
+}
+
+impl Future for Tagged {
+    type Output = (u64, Wire);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let tag = self.tag;
+        self.outcome.poll_unpin(cx).map(|outcome| (tag, outcome))
+    }
+}
+
+/// Checks an item and hands it to the log.
+fn start(fanout: &Fanout, item: api::PublishItem) -> Answer<Wire> {
+    match Checked::new(item) {
+        Ok(Checked::Store(publish)) => {
+            let id = publish.id;
+            match fanout.log.publish(publish) {
+                Answer::Now(outcome) => Answer::Now(wire(outcome, id)),
+                Answer::Later(outcome) => Answer::Later(outcome.map(move |outcome| wire(outcome, id)).boxed()),
+            }
+        }
+        Ok(Checked::PassOn(emit)) => match fanout.log.emit(emit) {
+            Answer::Now(result) => Answer::Now(passed_on(&result)),
+            Answer::Later(result) => Answer::Later(result.map(|result| passed_on(&result)).boxed()),
+        },
+        Err(Refusal { code, message }) => {
+            Answer::Now(Wire::Rejected(api::Rejected { code: code.as_str().to_owned(), message }))
+        }
+    }
+}
+
+/// An item that may go on.
+enum Checked {
+    Store(Publish),
+    PassOn(Emit),
+}
+
+impl Checked {
+    fn new(item: api::PublishItem) -> Result<Self, Refusal> {
+        let missing = |field| Refusal::new(Code::BadRequest, format!("{field} is missing"));
+        let event = item.event.ok_or_else(|| missing("event"))?;
+        let room = match item.target {
+            Some(Target::Room(room)) => validate::room(&room)?,
+            Some(Target::Echo(edge)) => return Ok(Self::PassOn(echo(edge, event))),
+            None => return Err(missing("room")),
+        };
+        let (event, body) = validate::event(event, item.volatile)?;
+        let traceparent = (!item.traceparent.is_empty()).then_some(item.traceparent);
+        if item.volatile {
+            return Ok(Self::PassOn(Emit::Volatile { room, body, traceparent }));
+        }
+        let id = if event.client_id.is_empty() {
+            MessageId(rand::random())
+        } else {
+            MessageId::derive(&room, &event.user_id, &event.client_id)
+        };
+        Ok(Self::Store(Publish { room, id, body, retry: item.retry, traceparent }))
+    }
+}
+
+fn echo(edge: String, event: plaza_proto::event::Event) -> Emit {
+    let echo = api::command::Command::Echo(api::Echo { event: Some(event) });
+    let command = api::Command { id: String::new(), command: Some(echo) };
+    Emit::Control { edge: Some(edge), command: Bytes::from(command.encode_to_vec()) }
+}
+
+fn wire(outcome: Outcome, id: MessageId) -> Wire {
+    match outcome {
+        Outcome::Stored { position, duplicate } => Wire::Ok(api::Stored {
+            position: position.to_string(),
+            seq: position.seq,
+            duplicate,
+            id: id.to_string(),
+        }),
+        Outcome::Rejected { code, message } => {
+            Wire::Rejected(api::Rejected { code: code.as_str().to_owned(), message })
+        }
+        Outcome::Unknown(code) => Wire::Unknown(api::Unknown { code: code.as_str().to_owned() }),
+    }
+}
+
+fn passed_on(result: &Result<(), LogError>) -> Wire {
+    match result {
+        Ok(()) => Wire::Ok(api::Stored::default()),
+        Err(error) => Wire::Unknown(api::Unknown { code: error.code().as_str().to_owned() }),
+    }
+}
+
+fn count(fanout: &Fanout, outcome: &Wire) {
+    let publishes = &fanout.metrics.publishes;
+    match outcome {
+        Wire::Ok(stored) if stored.seq == 0 => publishes.passed_on.inc(),
+        Wire::Ok(stored) => {
+            if stored.duplicate {
+                fanout.metrics.duplicate_acks.inc();
+            }
+            publishes.stored.inc()
+        }
+        Wire::Rejected(_) => publishes.rejected.inc(),
+        Wire::Unknown(_) => publishes.unknown.inc(),
+    };
+}

@@ -1,0 +1,61 @@
+//! The registry behind `/metrics`.
+
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// The content type of [`Metrics::encode`]: OpenMetrics, which Prometheus reads with exemplars.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Every metric of a process. Names are registered whole (`plaza_connections`), so that a search
+/// for one finds its place; labels come from closed sets.
+#[derive(Debug)]
+pub struct Metrics(Mutex<Registry>);
+
+impl Metrics {
+    /// A registry with `plaza_build_info{service, version} 1`.
+    pub fn new(service: &'static str, version: &'static str) -> Self {
+        let mut registry = Registry::default();
+        let build = Info::new([("service", service), ("version", version)]);
+        registry.register("plaza_build", "What runs here", build);
+        Self(Mutex::new(registry))
+    }
+
+    /// Lets the caller register metrics; done once at start, as registering twice doubles a name.
+    pub fn registry<R>(&self, register: impl FnOnce(&mut Registry) -> R) -> R {
+        register(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The text of every metric, in the format of [`CONTENT_TYPE`].
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        let registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if encode(&mut text, &registry).is_err() {
+            // Only a collector of ours that refuses to encode can cause this; a torn text would be
+            // taken for metrics that vanished.
+            text.clear();
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+
+    use super::*;
+
+    #[test]
+    fn the_text_has_the_build_and_what_was_registered() {
+        let metrics = Metrics::new("edge", "1.2.3");
+        let closes: Counter = Counter::default();
+        metrics.registry(|registry| registry.register("plaza_closes", "Connections closed", closes.clone()));
+        closes.inc();
+        let text = metrics.encode();
+        assert!(text.contains(r#"plaza_build_info{service="edge",version="1.2.3"} 1"#), "{text}");
+        assert!(text.contains("plaza_closes_total 1\n"), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+}

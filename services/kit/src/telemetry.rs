@@ -1,0 +1,141 @@
+//! Logs: one line per fact, on standard error, for people or as JSON.
+
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::settings::{Flag, Settings};
+
+/// The flags that [`init`] reads.
+pub const LOG_FLAGS: &[Flag] = &[
+    Flag {
+        name: "log-format",
+        default: Some("human"),
+        value: "FORMAT",
+        help: "How log lines look: `human`, or `json` for machines.",
+        section: "Logs",
+    },
+    Flag {
+        name: "log-level",
+        default: Some("info"),
+        value: "LEVEL",
+        help: "What is logged: error, warn, info, debug or trace; also by part, such as `info,plaza_edge=debug`.",
+        section: "Logs",
+    },
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Human,
+    Json,
+}
+
+/// Sets up the log of this process by [`LOG_FLAGS`], then logs the settings' warnings. Wrong values
+/// are noted in the settings and replaced by the defaults. Only the first call in a process counts.
+pub fn init(settings: &mut Settings) {
+    let format = settings.parsed("log-format", parse_format).unwrap_or(Format::Human);
+    let filter = settings.parsed("log-level", parse_filter).unwrap_or_else(|| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call finds a subscriber in place: that is the documented outcome.
+    let _ = match format {
+        Format::Human => builder.with_ansi(std::io::stderr().is_terminal()).finish().try_init(),
+        Format::Json => builder.json().flatten_event(true).finish().try_init(),
+    };
+    for warning in settings.warnings() {
+        tracing::warn!(warning, "unknown setting");
+    }
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    match text {
+        "human" => Ok(Format::Human),
+        "json" => Ok(Format::Json),
+        _ => Err(format!("`{text}` is not a log format; write human or json")),
+    }
+}
+
+fn parse_filter(text: &str) -> Result<EnvFilter, String> {
+    let example = "write error, warn, info, debug or trace, or `info,plaza_edge=debug`";
+    EnvFilter::builder().parse(text).map_err(|_| format!("`{text}` is not a log level; {example}"))
+}
+
+/// Bounds how often a place logs. One stands beside each log line that bad input can trigger.
+///
+/// ```
+/// use plaza_kit::telemetry::LogGate;
+///
+/// static GATE: LogGate = LogGate::per_second(1);
+/// if let Some(suppressed) = GATE.pass() {
+///     tracing::warn!(suppressed, "origin refused");
+/// }
+/// ```
+#[derive(Debug)]
+pub struct LogGate {
+    per_second: u32,
+    state: Mutex<GateState>,
+}
+
+#[derive(Debug)]
+struct GateState {
+    window: Option<Instant>,
+    passed: u32,
+    suppressed: u64,
+}
+
+impl LogGate {
+    /// A gate that lets `n` lines pass in each second.
+    pub const fn per_second(n: u32) -> Self {
+        Self { per_second: n, state: Mutex::new(GateState { window: None, passed: 0, suppressed: 0 }) }
+    }
+
+    /// Whether to log now: how many lines were suppressed since the last one that passed, or `None`
+    /// when this one is to be suppressed too.
+    pub fn pass(&self) -> Option<u64> {
+        self.pass_at(Instant::now())
+    }
+
+    fn pass_at(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = state.window.is_none_or(|window| now.saturating_duration_since(window) >= Duration::from_secs(1));
+        if fresh {
+            state.window = Some(now);
+            state.passed = 0;
+        }
+        if state.passed < self.per_second {
+            state.passed += 1;
+            return Some(std::mem::take(&mut state.suppressed));
+        }
+        state.suppressed += 1;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_counts_what_it_suppressed() {
+        let gate = LogGate::per_second(2);
+        let start = Instant::now();
+        let passes: Vec<_> = (0..5).map(|_| gate.pass_at(start)).collect();
+        assert_eq!(passes, [Some(0), Some(0), None, None, None]);
+        assert_eq!(gate.pass_at(start + Duration::from_millis(999)), None);
+        assert_eq!(gate.pass_at(start + Duration::from_secs(1)), Some(4));
+        assert_eq!(gate.pass_at(start + Duration::from_secs(1)), Some(0));
+        assert_eq!(gate.pass_at(start + Duration::from_secs(1)), None);
+    }
+
+    #[test]
+    fn wrong_log_settings_are_noted_and_name_what_is_right() {
+        let mut settings = Settings::from_pairs(&[LOG_FLAGS], &[("log-format", "xml"), ("log-level", "plaza=loudest")]);
+        init(&mut settings);
+        let problems = settings.finish().unwrap_err();
+        assert_eq!(problems.list().len(), 2);
+        assert!(problems.list()[0].contains("write human or json"), "{problems}");
+        assert!(problems.list()[1].contains("error, warn, info"), "{problems}");
+    }
+}

@@ -1,0 +1,126 @@
+//! Flags of the session service, and what they fill.
+
+use crate::store::redis::check_url;
+use plaza_kit::discovery::Targets;
+use plaza_kit::settings::{Flag, Settings};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Where to listen. `plaza` has flags of its own for it.
+pub const LISTEN_FLAGS: &[Flag] = &[
+    Flag {
+        name: "listen",
+        default: Some("0.0.0.0:50051"),
+        value: "ADDR",
+        help: "Address of the gRPC API",
+        section: "Listeners",
+    },
+    Flag {
+        name: "admin-listen",
+        default: Some("0.0.0.0:9090"),
+        value: "ADDR",
+        help: "Address of /livez, /readyz and /metrics",
+        section: "Listeners",
+    },
+];
+
+/// Flags of the service itself.
+pub const FLAGS: &[Flag] = &[
+    Flag {
+        name: "redis-url",
+        default: None,
+        value: "URL",
+        help: "Redis server of the sessions, redis:// or rediss://, such as redis://127.0.0.1:6379; \
+               6.2 or newer",
+        section: "Sessions",
+    },
+    Flag {
+        name: "unique-usernames",
+        default: Some("false"),
+        value: "",
+        help: "Refuse a username that a living session has, or one that looks like it",
+        section: "Sessions",
+    },
+    Flag {
+        name: "session-lease",
+        default: Some("15s"),
+        value: "TIME",
+        help: "Time after its last heartbeat at which an edge counts as dead, 6s to 60s",
+        section: "Sessions",
+    },
+];
+
+/// Flags that other services have too; `plaza` sets them itself.
+pub const SHARED_FLAGS: &[Flag] = &[
+    Flag {
+        name: "fanout-addr",
+        default: None,
+        value: "ADDR",
+        help: "The fanout service, http://host:port, several with commas; presence events and commands \
+               go through it",
+        section: "Sessions",
+    },
+    Flag {
+        name: "recovery-window",
+        default: Some("120s"),
+        value: "TIME",
+        help: "How long a lost session can be recovered, 1s to 86400s",
+        section: "Sessions",
+    },
+];
+
+/// Addresses to listen on.
+#[derive(Clone, Copy, Debug)]
+pub struct Listen {
+    /// Of the gRPC API.
+    pub grpc: SocketAddr,
+    /// Of the admin endpoints.
+    pub admin: SocketAddr,
+}
+
+impl Listen {
+    /// Reads [`LISTEN_FLAGS`].
+    pub fn from_settings(settings: &mut Settings) -> Self {
+        Self { grpc: settings.addr("listen"), admin: settings.addr("admin-listen") }
+    }
+}
+
+/// Settings of the service.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The store; `None` keeps everything in this process.
+    pub redis_url: Option<String>,
+    /// Where presence events are published; `None` keeps them in the outbox.
+    pub fanout: Option<Targets>,
+    /// Whether a name has at most one living holder.
+    pub unique_usernames: bool,
+    /// Life of an edge's lease after its last heartbeat.
+    pub lease: Duration,
+    /// How long a lost session can be recovered.
+    pub recovery_window: Duration,
+}
+
+impl Config {
+    /// Reads [`FLAGS`] and [`SHARED_FLAGS`].
+    pub fn from_settings(settings: &mut Settings) -> Self {
+        Self {
+            redis_url: settings.optional("redis-url").and_then(|url| match check_url(&url) {
+                Ok(()) => Some(url),
+                Err(message) => {
+                    settings.problem("redis-url", message);
+                    None
+                }
+            }),
+            fanout: settings.optional("fanout-addr").and_then(|addr| match Targets::parse(&addr) {
+                Ok(targets) => Some(targets),
+                Err(message) => {
+                    settings.problem("fanout-addr", message);
+                    None
+                }
+            }),
+            unique_usernames: settings.switch("unique-usernames"),
+            lease: settings.seconds("session-lease", 6_000..=60_000),
+            recovery_window: settings.seconds("recovery-window", 1_000..=86_400_000),
+        }
+    }
+}

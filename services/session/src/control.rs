@@ -1,0 +1,50 @@
+//! Commands to edges, at once: sent through fanout at most once. Each is kept in the store as well,
+//! and the edge's next heartbeat repeats what was lost here.
+
+use crate::metrics::SessionMetrics;
+use crate::store::ForEdge;
+use plaza_kit::shutdown::Shutdown;
+use plaza_proto::fanout::ControlRequest;
+use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tonic::transport::Channel;
+
+/// Sends under way at once; beyond it a command waits for the heartbeat.
+const IN_FLIGHT: usize = 64;
+/// Longest wait for one send.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Sends commands without making anybody wait. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ControlSender {
+    fanout: Option<FanoutServiceClient<Channel>>,
+    permits: Arc<Semaphore>,
+    metrics: SessionMetrics,
+    shutdown: Shutdown,
+}
+
+impl ControlSender {
+    /// Without `fanout` all commands wait for the heartbeat.
+    pub fn new(fanout: Option<Channel>, metrics: SessionMetrics, shutdown: Shutdown) -> Self {
+        let permits = Arc::new(Semaphore::new(IN_FLIGHT));
+        Self { fanout: fanout.map(FanoutServiceClient::new), permits, metrics, shutdown }
+    }
+
+    /// Begins to send a command. What becomes of it is only counted.
+    pub fn send(&self, command: ForEdge) {
+        let Some(mut fanout) = self.fanout.clone() else { return };
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            self.metrics.control("skipped");
+            return;
+        };
+        let metrics = self.metrics.clone();
+        self.shutdown.spawn("control", async move {
+            let request = ControlRequest { edge: command.edge, command: Some(command.command) };
+            let sent = tokio::time::timeout(DEADLINE, fanout.control(request)).await;
+            metrics.control(if matches!(sent, Ok(Ok(_))) { "sent" } else { "failed" });
+            drop(permit);
+        });
+    }
+}

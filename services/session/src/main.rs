@@ -1,0 +1,63 @@
+//! `plaza-session`: sessions, usernames and presence as a process of their own.
+
+use plaza_kit::admin::Readiness;
+use plaza_kit::grpc::{GRPC_FLAGS, GrpcOptions};
+use plaza_kit::metrics::Metrics;
+use plaza_kit::settings::Settings;
+use plaza_kit::shutdown::Shutdown;
+use plaza_kit::telemetry::{self, LOG_FLAGS};
+use plaza_session::config::{LISTEN_FLAGS, Listen, SHARED_FLAGS};
+use plaza_session::{Config, FLAGS, Parts, run};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+const ABOUT: &str = "Plaza's sessions, usernames and presence: kept in Redis, served over gRPC";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Every call is bounded by a second; what is under way may end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let tables = [LISTEN_FLAGS, FLAGS, SHARED_FLAGS, GRPC_FLAGS, LOG_FLAGS];
+    let mut settings = Settings::from_args("plaza-session", ABOUT, VERSION, &tables);
+    telemetry::init(&mut settings);
+    let listen = Listen::from_settings(&mut settings);
+    let config = Config::from_settings(&mut settings);
+    let grpc = GrpcOptions::from_settings(&mut settings);
+    if let Err(problems) = settings.finish() {
+        return problems.report();
+    }
+    match serve(listen, config, grpc) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn serve(listen: Listen, config: Config, grpc: GrpcOptions) -> anyhow::Result<()> {
+    let shutdown = Shutdown::on_signals()?;
+    let parts = Parts {
+        listener: plaza_kit::net::bind(listen.grpc, "listen")?,
+        admin_listener: Some(plaza_kit::net::bind(listen.admin, "admin-listen")?),
+        metrics: Arc::new(Metrics::new("session", VERSION)),
+        readiness: Readiness::new(),
+        grpc,
+    };
+    tracing::info!(flag = "listen", addr = %parts.listener.local_addr()?, "listening");
+    if let Some(listener) = &parts.admin_listener {
+        tracing::info!(flag = "admin-listen", addr = %listener.local_addr()?, "listening");
+    }
+    if config.redis_url.is_none() {
+        tracing::warn!("no --redis-url: sessions are kept in this process alone, and end with it");
+    }
+    if config.fanout.is_none() {
+        tracing::warn!("no --fanout-addr: joined, left and renamed are not published");
+    }
+    let result = run(config, parts, shutdown.clone()).await;
+    shutdown.begin();
+    shutdown.wait(DRAIN).await;
+    Ok(result?)
+}

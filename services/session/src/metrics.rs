@@ -1,0 +1,98 @@
+//! Counters and gauges of the session service. Labels come from closed sets.
+
+use crate::store::{Reaped, Totals};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    method: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreLabels {
+    call: &'static str,
+    result: &'static str,
+}
+
+/// All metrics. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct SessionMetrics {
+    calls: Family<CallLabels, Counter>,
+    store_calls: Family<StoreLabels, Counter>,
+    controls: Family<ResultLabel, Counter>,
+    published: Family<ResultLabel, Counter>,
+    sessions: Gauge,
+    leases: Gauge,
+    outbox: Gauge,
+    outbox_cut: Gauge,
+    reaped_edges: Counter,
+    reaped_sessions: Counter,
+    reaped_presences: Counter,
+}
+
+impl SessionMetrics {
+    /// Registers everything.
+    pub fn register(registry: &mut Registry) -> Self {
+        let all = Self::default();
+        registry.register("plaza_session_grpc_calls", "gRPC calls by method and code", all.calls.clone());
+        registry.register("plaza_session_redis_calls", "Redis calls by script and result", all.store_calls.clone());
+        registry.register("plaza_session_controls", "Commands sent to edges at once", all.controls.clone());
+        registry.register("plaza_session_presence_events", "Presence events by what fanout did", all.published.clone());
+        registry.register("plaza_sessions", "Sessions, recoverable ones too", all.sessions.clone());
+        registry.register("plaza_session_leases", "Edges whose lease lives", all.leases.clone());
+        registry.register("plaza_session_outbox", "Presence events that wait to be published", all.outbox.clone());
+        let cut = "Presence events cut because too many waited, since the data exists";
+        registry.register("plaza_session_outbox_cut", cut, all.outbox_cut.clone());
+        registry.register("plaza_session_reaped_edges", "Dead edges cleared", all.reaped_edges.clone());
+        registry.register("plaza_session_reaped_sessions", "Sessions of dead edges ended", all.reaped_sessions.clone());
+        let presences = "Presences of dead edges ended";
+        registry.register("plaza_session_reaped_presences", presences, all.reaped_presences.clone());
+        all
+    }
+
+    pub(crate) fn call(&self, method: &'static str, code: &'static str) {
+        self.calls.get_or_create(&CallLabels { method, code }).inc();
+    }
+
+    pub(crate) fn store_call(&self, call: &'static str, result: &'static str) {
+        self.store_calls.get_or_create(&StoreLabels { call, result }).inc();
+    }
+
+    pub(crate) fn control(&self, result: &'static str) {
+        self.controls.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    pub(crate) fn published(&self, result: &'static str) {
+        self.published.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    pub(crate) fn outbox_cut(&self, cut: u64) {
+        self.outbox_cut.set(gauge(cut));
+    }
+
+    pub(crate) fn reaped(&self, reaped: Reaped) {
+        self.reaped_edges.inc_by(reaped.edges);
+        self.reaped_sessions.inc_by(reaped.sessions);
+        self.reaped_presences.inc_by(reaped.presences);
+    }
+
+    pub(crate) fn totals(&self, totals: Totals) {
+        self.sessions.set(gauge(totals.sessions));
+        self.leases.set(gauge(totals.leases));
+        self.outbox.set(gauge(totals.outbox));
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,182 @@
+//! Publishes what happened to users in rooms: each JOINED, LEFT and RENAMED exactly once, in the
+//! order of its room.
+//!
+//! ```text
+//! store script --(same call that changes presence)--> outbox --> this loop --> fanout.Publish
+//!                                                        ^                        |
+//!                                                        +---- confirm <-- stored +
+//! ```
+//!
+//! One replica reads at a time; another takes over when it stops. Whoever publishes an event uses
+//! the same client id (boot and entry), so a repeated one is stored once. A fanout that is away is
+//! waited for.
+
+use crate::metrics::SessionMetrics;
+use crate::store::{OutboxEntry, PresenceKind, SessionStore};
+use futures_util::StreamExt;
+use futures_util::stream;
+use plaza_kit::shutdown::Shutdown;
+use plaza_kit::telemetry::LogGate;
+use plaza_proto::code::Code;
+use plaza_proto::event::Event;
+use plaza_proto::event::event::Kind;
+use plaza_proto::fanout::PublishRequest;
+use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::transport::Channel;
+
+/// Entries read at once.
+const BATCH: usize = 256;
+/// Rooms published to at once.
+const ROOMS_AT_ONCE: usize = 32;
+/// How long a replica has the outbox after it last read it. Longer than a batch takes.
+const HOLD: Duration = Duration::from_secs(5);
+/// Pause when nothing waits: the most that an event is late.
+const IDLE: Duration = Duration::from_millis(100);
+/// Longest wait for one publish.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// Longest pause between tries while fanout or the store is away.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// An event older than this may have left fanout's short memory of ids: it looks in the log first.
+const RETRY_AGE_MS: u64 = 60_000;
+
+static REFUSALS: LogGate = LogGate::per_second(1);
+
+/// The loop and what it needs.
+#[derive(Debug)]
+pub struct Publisher {
+    store: Arc<dyn SessionStore>,
+    fanout: FanoutServiceClient<Channel>,
+    metrics: SessionMetrics,
+    replica: String,
+}
+
+/// Why a batch did not get through.
+#[derive(Debug)]
+enum Away {
+    /// The store reports that itself.
+    Store,
+    /// With what fanout said.
+    Fanout(String),
+}
+
+impl Publisher {
+    /// A publisher with a name of its own.
+    pub fn new(store: Arc<dyn SessionStore>, fanout: Channel, metrics: SessionMetrics) -> Self {
+        Self { store, fanout: FanoutServiceClient::new(fanout), metrics, replica: crate::random::boot() }
+    }
+
+    /// Publishes until the shutdown begins.
+    pub async fn run(self, shutdown: Shutdown) {
+        let mut away = false;
+        let mut backoff = IDLE;
+        loop {
+            let pause = match self.batch().await {
+                Ok(count) => {
+                    if std::mem::take(&mut away) {
+                        tracing::info!("fanout answers again: presence events are published");
+                    }
+                    backoff = IDLE;
+                    if count == 0 { IDLE } else { Duration::ZERO }
+                }
+                Err(why) => {
+                    if let Away::Fanout(error) = why
+                        && !std::mem::replace(&mut away, true)
+                    {
+                        tracing::warn!(error, "fanout does not answer: presence events wait");
+                    }
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
+                    backoff.mul_f64(0.5 + fastrand::f64() / 2.0)
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Publishes what waits; how many entries are done with.
+    async fn batch(&self) -> Result<usize, Away> {
+        let outbox = self.store.outbox(&self.replica, BATCH, HOLD).await.map_err(|_| Away::Store)?;
+        self.metrics.outbox_cut(outbox.cut);
+        let mut rooms: BTreeMap<String, Vec<OutboxEntry>> = BTreeMap::new();
+        for entry in outbox.entries {
+            rooms.entry(entry.room.clone()).or_default().push(entry);
+        }
+        let boot = &outbox.boot;
+        let published = stream::iter(rooms.into_values())
+            .map(|entries| self.publish_in_order(boot, entries))
+            .buffer_unordered(ROOMS_AT_ONCE);
+        let (mut done, mut failure) = (Vec::new(), None);
+        let mut published = std::pin::pin!(published);
+        while let Some((ids, error)) = published.next().await {
+            done.extend(ids);
+            failure = failure.or(error);
+        }
+        let count = done.len();
+        if count > 0 {
+            // Not confirmed means published again under the same id: stored once all the same.
+            self.store.confirm(done).await.map_err(|_| Away::Store)?;
+        }
+        failure.map_or(Ok(count), |error| Err(Away::Fanout(error)))
+    }
+
+    /// The entries of one room, until one has no result.
+    async fn publish_in_order(&self, boot: &str, entries: Vec<OutboxEntry>) -> (Vec<String>, Option<String>) {
+        let mut done = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let id = entry.id.clone();
+            match self.publish(boot, entry).await {
+                Ok(()) => done.push(id),
+                Err(error) => return (done, Some(error)),
+            }
+        }
+        (done, None)
+    }
+
+    /// `Ok` when the entry is stored, or never can be.
+    async fn publish(&self, boot: &str, entry: OutboxEntry) -> Result<(), String> {
+        let retry = entry.age_ms > RETRY_AGE_MS;
+        let request =
+            PublishRequest { room: entry.room.clone(), event: Some(event(boot, entry)), retry, volatile: false };
+        let status = match tokio::time::timeout(DEADLINE, self.fanout.clone().publish(request)).await {
+            Err(_) => return Err(format!("no answer within {DEADLINE:?}")),
+            Ok(Ok(_)) => {
+                self.metrics.published("stored");
+                return Ok(());
+            }
+            Ok(Err(status)) => status,
+        };
+        match Code::of_status(&status) {
+            // No retry would help, and what comes after it in the room must not wait for ever.
+            Code::BadRequest | Code::BadRoom | Code::BadText | Code::BadUsername | Code::TooLarge | Code::Expired => {
+                self.metrics.published("refused");
+                if let Some(suppressed) = REFUSALS.pass() {
+                    tracing::error!(error = status.message(), suppressed, "fanout refused a presence event");
+                }
+                Ok(())
+            }
+            _ => Err(status.message().to_owned()),
+        }
+    }
+}
+
+fn event(boot: &str, entry: OutboxEntry) -> Event {
+    let kind = match entry.kind {
+        PresenceKind::Joined => Kind::Joined,
+        PresenceKind::Left => Kind::Left,
+        PresenceKind::Renamed => Kind::Renamed,
+    };
+    Event {
+        version: 1,
+        kind: kind.into(),
+        client_id: format!("{boot}.{}", entry.id),
+        user_id: entry.user_id,
+        username: entry.username,
+        previous_username: entry.previous_username,
+        content: None,
+    }
+}

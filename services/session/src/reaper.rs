@@ -1,0 +1,44 @@
+//! Clears what dead edges left, every one to two seconds. Any number of replicas may do it.
+
+use crate::metrics::SessionMetrics;
+use crate::store::{Reaped, SessionStore, StoreError};
+use plaza_kit::shutdown::Shutdown;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Runs until the shutdown begins.
+pub async fn run(store: Arc<dyn SessionStore>, metrics: SessionMetrics, shutdown: Shutdown) {
+    loop {
+        // With jitter, so that replicas do not step on the same edge at once.
+        let pause = Duration::from_millis(fastrand::u64(1_000..2_000));
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        // A store that is away is reported by the store itself, once.
+        let _ = clear(store.as_ref(), &metrics, &shutdown).await;
+        if let Ok(totals) = store.totals().await {
+            metrics.totals(totals);
+        }
+    }
+}
+
+/// Steps until nothing is left to clear. Each step is bounded, so other calls get their turn.
+async fn clear(store: &dyn SessionStore, metrics: &SessionMetrics, shutdown: &Shutdown) -> Result<(), StoreError> {
+    let mut all = Reaped::default();
+    while !shutdown.is_begun() {
+        let step = store.reap().await?;
+        metrics.reaped(step);
+        all.edges += step.edges;
+        all.sessions += step.sessions;
+        all.presences += step.presences;
+        if !step.more {
+            break;
+        }
+    }
+    if all.edges > 0 {
+        let Reaped { edges, sessions, presences, .. } = all;
+        tracing::info!(edges, sessions, presences, "cleared dead edges");
+    }
+    Ok(())
+}

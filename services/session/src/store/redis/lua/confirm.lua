@@ -1,0 +1,2 @@
+-- ids of published entries
+return { 'ok', call('XDEL', K.outbox, unpack(ARGV)) }
