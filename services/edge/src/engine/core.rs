@@ -35,6 +35,8 @@ pub(super) struct Core {
     /// Boards with cohorts behind the head, in turn.
     pub(super) dirty: VecDeque<u32>,
     pub(super) pool: Pool,
+    /// Bytes that all logs hold.
+    pub(super) log_bytes: u64,
     pub(super) options: Vec<SocketOptions>,
     /// Connections whose socket may still have something to read, or whose end has begun.
     pub(super) again: VecDeque<u32>,
@@ -86,6 +88,7 @@ impl Core {
             rooms: HashMap::new(),
             dirty: VecDeque::new(),
             pool: Pool::default(),
+            log_bytes: 0,
             options: Vec::new(),
             again: VecDeque::new(),
             paced: VecDeque::new(),
@@ -325,6 +328,7 @@ impl Core {
         let stats = self.handle.stats();
         stats.connections.store(self.slab.len() as u64, Relaxed);
         stats.rooms.store(self.rooms.len() as u64, Relaxed);
+        stats.log_bytes.store(self.log_bytes, Relaxed);
     }
 
     /// Counts.

@@ -112,8 +112,14 @@ impl Log {
         found.map_or(&[], |segment| segment.bytes.get((cursor - segment.start) as usize..).unwrap_or_default())
     }
 
-    /// Forgets what lies before `cursor`, which no member needs any more.
-    pub(super) fn trim(&mut self, cursor: u64, pool: &mut Pool) {
+    /// Bytes that it holds.
+    fn held(&self) -> u64 {
+        self.segments.front().map_or(0, |first| self.head - first.start)
+    }
+
+    /// Forgets what lies before `cursor`, which no member needs any more; how many bytes that frees.
+    pub(super) fn trim(&mut self, cursor: u64, pool: &mut Pool) -> u64 {
+        let held = self.held();
         if cursor >= self.head {
             self.dropped += self.frames.len() as u64;
             self.frames.clear();
@@ -121,7 +127,7 @@ impl Log {
                 pool.keep(segment.bytes);
             }
             pool.keep_deques(std::mem::take(&mut self.segments), std::mem::take(&mut self.frames));
-            return;
+            return held;
         }
         while self.segments.front().is_some_and(|first| first.end() <= cursor) {
             if let Some(segment) = self.segments.pop_front() {
@@ -132,6 +138,7 @@ impl Log {
             self.frames.pop_front();
             self.dropped += 1;
         }
+        held - self.held()
     }
 }
 

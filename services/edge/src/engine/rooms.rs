@@ -55,7 +55,7 @@ impl Core {
         }
         let (room, variant) = (board.room, board.variant);
         let head = board.log.head();
-        board.log.trim(head, &mut self.pool);
+        self.log_bytes -= board.log.trim(head, &mut self.pool);
         self.boards[number as usize] = None;
         self.free_boards.push(number);
         if let Some(boards) = self.rooms.get_mut(&room) {
@@ -102,6 +102,7 @@ impl Core {
     fn append(&mut self, number: u32, frames: &[u8], seq: u64, at_us: u64, skip: u32) {
         let Some(board) = &mut self.boards[number as usize] else { return };
         board.log.append(frames, seq, at_us, skip, &mut self.pool);
+        self.log_bytes += frames.len() as u64;
         board.last_seq = board.last_seq.max(seq);
         if !board.sweep.queued {
             board.sweep.queued = true;

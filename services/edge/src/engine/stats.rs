@@ -14,6 +14,8 @@ pub struct Stats {
     pub connections: AtomicU64,
     /// Rooms with a log now.
     pub rooms: AtomicU64,
+    /// Bytes of room events now held in logs.
+    pub log_bytes: AtomicU64,
     /// Events handed to a member's socket.
     pub deliveries: AtomicU64,
     /// Calls of send.

@@ -198,7 +198,7 @@ impl Core {
                 least = least.min(mine.map_or(least, |membership| membership.cursor));
             }
         }
-        board.log.trim(least, &mut self.pool);
+        self.log_bytes -= board.log.trim(least, &mut self.pool);
     }
 }
 
