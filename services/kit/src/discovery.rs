@@ -26,6 +26,12 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long one look-up may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How often a channel with several endpoints asks which of them accept connections.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long such a connection may take.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -61,26 +67,38 @@ impl Targets {
     /// A channel that balances calls over every endpoint. It connects when it is first used, and
     /// waits for an endpoint while there is none: give each call a deadline.
     ///
+    /// Of several endpoints, those that refuse connections are left out: a dead one would fail its
+    /// calls at once, and so look like the least busy. Until the next probe, at most a second or
+    /// two, calls to it end as `Unavailable`.
+    ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn channel(&self, shutdown: &Shutdown) -> Channel {
         let (channel, changes) = Channel::balance_channel::<SocketAddr>(MOST_ENDPOINTS);
         let mut addresses = self.addresses(shutdown);
-        let shutdown_token = shutdown.token();
+        let drained = shutdown.drained();
         shutdown.spawn_last("balance", async move {
-            let mut known = BTreeSet::new();
+            let mut used = BTreeSet::new();
+            // A static list has no sender any more: its set never changes.
+            let mut fixed = false;
             loop {
-                let current = addresses.borrow_and_update().clone();
-                for gone in known.difference(&current) {
+                let known = addresses.borrow_and_update().clone();
+                let current = reachable(&known).await;
+                for gone in used.difference(&current) {
                     let _ = changes.send(Change::Remove(*gone)).await;
                 }
-                for new in current.difference(&known) {
+                for new in current.difference(&used) {
                     let _ = changes.send(Change::Insert(*new, endpoint(&uri(*new)))).await;
                 }
-                known = current;
+                if !used.is_empty() && used != current {
+                    tracing::info!(used = ?current, known = known.len(), "endpoints in use changed");
+                }
+                used = current;
                 tokio::select! {
-                    changed = addresses.changed() => if changed.is_err() { return },
-                    () = shutdown_token.cancelled() => return,
+                    changed = addresses.changed(), if !fixed => fixed = changed.is_err(),
+                    () = tokio::time::sleep(PROBE_INTERVAL), if known.len() > 1 => {}
+                    () = drained.cancelled() => return,
+                    () = changes.closed() => return,
                 }
             }
         });
@@ -187,6 +205,20 @@ fn uri(addr: SocketAddr) -> Uri {
     Uri::try_from(format!("http://{addr}")).expect("a socket address is a valid authority")
 }
 
+/// Those of the addresses that accept connections; all of them when none does, so that calls end
+/// with the reason and do not wait.
+async fn reachable(known: &BTreeSet<SocketAddr>) -> BTreeSet<SocketAddr> {
+    if known.len() < 2 {
+        return known.clone();
+    }
+    let probes = known.iter().map(async |addr| {
+        let connection = tokio::time::timeout(PROBE_TIMEOUT, tokio::net::TcpStream::connect(*addr)).await;
+        matches!(connection, Ok(Ok(_))).then_some(*addr)
+    });
+    let found: BTreeSet<_> = futures_util::future::join_all(probes).await.into_iter().flatten().collect();
+    if found.is_empty() { known.clone() } else { found }
+}
+
 /// Every address of every name; an error when one of them has none, as a partial set would drop
 /// endpoints that live.
 async fn resolve(targets: &[Target]) -> Result<BTreeSet<SocketAddr>, String> {
@@ -214,4 +246,89 @@ fn publish(sender: &watch::Sender<BTreeSet<SocketAddr>>, current: BTreeSet<Socke
 
 fn names(targets: &[Target]) -> String {
     targets.iter().map(|target| format!("{}:{}", target.host, target.port)).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tonic::service::Routes;
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+
+    use super::*;
+    use crate::grpc::{self, GrpcOptions};
+
+    /// A server of health alone, with its own shutdown.
+    fn start() -> (SocketAddr, Shutdown) {
+        let listener = crate::net::bind((Ipv4Addr::LOCALHOST, 0).into(), "listen").unwrap();
+        let (addr, shutdown) = (listener.local_addr().unwrap(), Shutdown::new());
+        let options = GrpcOptions { reflection: true, tls: None };
+        let serving = grpc::serve(listener, Routes::default(), &["test.Service"], options, shutdown.clone());
+        shutdown.spawn("server", async move { serving.await.unwrap() });
+        (addr, shutdown)
+    }
+
+    async fn check(health: &mut HealthClient<Channel>) -> Result<ServingStatus, tonic::Status> {
+        let mut request = tonic::Request::new(HealthCheckRequest { service: "test.Service".to_owned() });
+        request.set_timeout(Duration::from_secs(10));
+        Ok(health.check(request).await?.into_inner().status())
+    }
+
+    #[tokio::test]
+    async fn calls_go_on_when_one_of_two_endpoints_ends() {
+        let ((first, first_server), (second, second_server)) = (start(), start());
+        let client = Shutdown::new();
+        let targets = Targets::parse(&format!("http://{first},http://{second}")).unwrap();
+        let mut health = HealthClient::new(targets.channel(&client));
+        for _ in 0..20 {
+            assert_eq!(check(&mut health).await.unwrap(), ServingStatus::Serving);
+        }
+        first_server.begin();
+        assert!(first_server.wait(Duration::from_secs(5)).await);
+        // The dead endpoint fails some calls until it is left out; then a long run of calls passes.
+        let mut passed_in_a_row = 0;
+        let settled = async {
+            while passed_in_a_row < 200 {
+                match check(&mut health).await {
+                    Ok(_) => passed_in_a_row += 1,
+                    Err(_) => passed_in_a_row = 0,
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), settled).await.unwrap();
+        client.begin();
+        second_server.begin();
+        assert!(second_server.wait(Duration::from_secs(5)).await);
+        assert!(client.wait(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_resolved_to_endpoints() {
+        let shutdown = Shutdown::new();
+        let mut endpoints = Targets::parse("http://localhost:50051,http://192.0.2.1:7").unwrap().endpoints(&shutdown);
+        let all = endpoints.wait_for(|uris| uris.len() > 1).await.unwrap().clone();
+        assert!(all.contains(&"http://127.0.0.1:50051/".parse().unwrap()), "{all:?}");
+        assert!(all.contains(&"http://192.0.2.1:7/".parse().unwrap()), "{all:?}");
+    }
+
+    #[test]
+    fn wrong_targets_say_what_is_right() {
+        for (text, part) in [
+            ("localhost:50051", "http://"),
+            ("https://host:1", "does not begin with http://"),
+            ("http://host", "has no port"),
+            ("http://host:1/path", "more than a host and a port"),
+            ("http://user@host:1", "more than a host and a port"),
+            ("http://a:1,,http://b:2", "not an address"),
+            ("kubernetes:///session:50051", "headless Service"),
+        ] {
+            let error = Targets::parse(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let many = vec!["http://a:1"; 65].join(",");
+        assert!(Targets::parse(&many).unwrap_err().contains("at most 64"));
+        assert_eq!(Targets::parse("http://[::1]:5").unwrap().0[0].literal(), Some("[::1]:5".parse().unwrap()));
+    }
 }
