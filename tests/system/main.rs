@@ -2,6 +2,9 @@
 
 mod clients;
 mod docs;
+mod fanout_cases;
+mod fanout_log;
+mod fanout_service;
 mod feed;
 mod servers;
 mod tidy;

@@ -61,7 +61,13 @@ pub const FLAGS: &[Flag] = &[
         help: "The newest events kept of each room",
         section: STORE,
     },
-    Flag { name: "history-age", default: Some("604800"), value: "SECONDS", help: "How long an event is kept", section: STORE },
+    Flag {
+        name: "history-age",
+        default: Some("604800"),
+        value: "SECONDS",
+        help: "How long an event is kept",
+        section: STORE,
+    },
     Flag {
         name: "dedupe-window",
         default: Some("120"),

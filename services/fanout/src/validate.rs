@@ -129,7 +129,8 @@ fn check_data(data: &Data) -> Result<(), Refusal> {
         return Err(too_long("event.data.json", data.json.len(), MAX_DATA_BYTES));
     }
     // It is put into frames unchanged, so anything but one JSON value would break them.
-    let json = std::str::from_utf8(&data.json).map_err(|error| bad(format!("event.data.json is not UTF-8: {error}")))?;
+    let json =
+        std::str::from_utf8(&data.json).map_err(|error| bad(format!("event.data.json is not UTF-8: {error}")))?;
     serde_json::from_str::<serde::de::IgnoredAny>(json)
         .map(drop)
         .map_err(|error| bad(format!("event.data.json is not JSON: {error}")))

@@ -198,12 +198,9 @@ fn echo(edge: String, event: plaza_proto::event::Event) -> Emit {
 
 fn wire(outcome: Outcome, id: MessageId) -> Wire {
     match outcome {
-        Outcome::Stored { position, duplicate } => Wire::Ok(api::Stored {
-            position: position.to_string(),
-            seq: position.seq,
-            duplicate,
-            id: id.to_string(),
-        }),
+        Outcome::Stored { position, duplicate } => {
+            Wire::Ok(api::Stored { position: position.to_string(), seq: position.seq, duplicate, id: id.to_string() })
+        }
         Outcome::Rejected { code, message } => {
             Wire::Rejected(api::Rejected { code: code.as_str().to_owned(), message })
         }

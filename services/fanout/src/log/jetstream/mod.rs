@@ -146,10 +146,12 @@ impl JetStreamLog {
     /// Resolves when the server turns out to be one that can never serve.
     pub async fn failed(&self) -> JetStreamError {
         let mut failed = self.failed.clone();
-        match failed.wait_for(Option::is_some).await {
-            Ok(version) => JetStreamError::Version { found: version.clone().unwrap_or_default() },
+        // The borrow must not live on while this waits.
+        let version = failed.wait_for(Option::is_some).await.ok().and_then(|version| version.clone());
+        match version {
+            Some(found) => JetStreamError::Version { found },
             // The supervisor has ended with the drain.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 }
@@ -210,8 +212,7 @@ impl Shared {
                 self.send(subject::room_out(&room), headers, body).await
             }
             Emit::Control { edge, command } => {
-                let subject =
-                    edge.map_or_else(|| subject::CONTROL_ALL.to_owned(), |edge| subject::control_edge(&edge));
+                let subject = edge.map_or_else(|| subject::CONTROL_ALL.to_owned(), |edge| subject::control_edge(&edge));
                 self.send(subject, HeaderMap::new(), command).await
             }
         }

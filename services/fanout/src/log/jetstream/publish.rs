@@ -22,8 +22,15 @@ const EXPECTED_LAST_ID: &str = "Nats-Expected-Last-Msg-Id";
 
 /// What one attempt came to.
 pub(super) enum Attempt {
-    Stored { seq: u64, duplicate: bool, serving: Serving },
-    Rejected { code: Code, message: String },
+    Stored {
+        seq: u64,
+        duplicate: bool,
+        serving: Serving,
+    },
+    Rejected {
+        code: Code,
+        message: String,
+    },
     /// Perhaps stored: again, under the same id.
     Again(Code),
     /// Refused as the probe wanted: the id is not among the recent ones.
@@ -36,7 +43,9 @@ pub(super) async fn run(shared: Arc<Shared>, publish: Publish, _permit: OwnedSem
     let started = Instant::now();
     let until = started + BUDGET;
     let work = async {
-        if publish.retry && let Some(outcome) = shared.look_before(&publish, until).await {
+        if publish.retry
+            && let Some(outcome) = shared.look_before(&publish, until).await
+        {
             return outcome;
         }
         shared.store(&publish, None, until).await.unwrap_or(Outcome::Unknown(Code::Timeout))
@@ -84,7 +93,11 @@ impl Shared {
         let answer = self.publish.requests.one(subject.to_owned(), headers, body, ACK_LIMIT).await;
         let ack = match answer.and_then(|message| wire::json::<Ack>(&message)) {
             Ok(ack) => ack,
-            Err(LogError::Unavailable(_)) => return Attempt::Again(Code::Unavailable),
+            Err(LogError::Unavailable(_)) => {
+                // Normal in an election; the supervisor finds out whether the stream is really missing.
+                self.check.notify_one();
+                return Attempt::Again(Code::Unavailable);
+            }
             Err(LogError::Timeout(_) | LogError::Stale { .. } | LogError::Protocol(_)) => {
                 return Attempt::Again(Code::Timeout);
             }

@@ -47,6 +47,8 @@ pub(super) struct Supervisor {
     connected: bool,
     /// When to check again; `None`: all is well.
     check_at: Option<Instant>,
+    /// When the last check began.
+    checked: Option<Instant>,
     second_resync: Option<Instant>,
     /// The last fault that was logged, so that each is logged once.
     fault: Option<String>,
@@ -67,6 +69,7 @@ impl Supervisor {
             connects: 0,
             connected: false,
             check_at: Some(Instant::now()),
+            checked: None,
             second_resync: None,
             fault: None,
         })
@@ -83,7 +86,7 @@ impl Supervisor {
             tokio::select! {
                 _ = looks.tick() => self.look(),
                 _ = beats.tick() => self.beat().await,
-                () = shared.check.notified() => self.check_at = Some(Instant::now()),
+                () = shared.check.notified() => self.check_soon(),
                 Some(elected) = self.elections.next() => self.elected(&elected).await,
                 Some(beat) = self.beats.next() => self.heard(&beat),
                 () = at(self.second_resync) => {
@@ -119,11 +122,18 @@ impl Supervisor {
 
     fn suspect(&mut self) {
         self.shared.suspect();
-        self.check_at = Some(Instant::now());
+        self.check_soon();
+    }
+
+    /// Asks for a check at once, or a pause after the last one, so that many askers cost one.
+    fn check_soon(&mut self) {
+        let earliest = self.checked.map_or_else(Instant::now, |checked| checked + RETRY);
+        self.check_at = Some(earliest.max(Instant::now()));
     }
 
     /// Finds the stream, compares it with what is known, and lets publishes and reads go on.
     async fn check(&mut self) -> Result<(), JetStreamError> {
+        self.checked = Some(Instant::now());
         let version = self.shared.publish.connection.client.server_info().version;
         if self.shared.state().phase == Phase::Starting {
             provision::check_version(&version)?;

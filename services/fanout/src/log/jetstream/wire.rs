@@ -75,7 +75,7 @@ impl StreamInfo {
 
     /// The text of the epoch in the metadata.
     pub(super) fn epoch_text(&self) -> Option<&str> {
-        self.config.get("metadata")?.get(subject::EPOCH_KEY)?.as_str()
+        self.config["metadata"][subject::EPOCH_KEY].as_str()
     }
 }
 

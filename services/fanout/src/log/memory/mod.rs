@@ -10,7 +10,9 @@ mod tests;
 
 pub use feed::Faults;
 
-use super::{Answer, Emit, EventLog, LogError, LogInfo, MAX_EVENT_BYTES, Outcome, Publish, Read, ReadAnswer, TailsAnswer};
+use super::{
+    Answer, Emit, EventLog, LogError, LogInfo, MAX_EVENT_BYTES, Outcome, Publish, Read, ReadAnswer, TailsAnswer,
+};
 use dedupe::Dedupe;
 use feed::Feed;
 use futures_util::future::{BoxFuture, ready};
@@ -18,9 +20,9 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use plaza_proto::code::Code;
 use plaza_proto::feed::FeedMessage;
-use plaza_proto::ids::RoomName;
 #[cfg(test)]
 use plaza_proto::ids::MessageId;
+use plaza_proto::ids::RoomName;
 use plaza_proto::position::{Epoch, Position};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -119,9 +121,10 @@ impl MemoryLog {
         let time = now();
         let mut state = self.state();
         state.dedupe.expire(time);
-        let earlier = state.dedupe.get(publish.id).or_else(|| {
-            publish.retry.then(|| state.store.find(&publish.room, publish.id)).flatten()
-        });
+        let earlier = state
+            .dedupe
+            .get(publish.id)
+            .or_else(|| publish.retry.then(|| state.store.find(&publish.room, publish.id)).flatten());
         if let Some(seq) = earlier {
             state.feed.send(FeedMessage::Hint { room: publish.room, seq });
             return Outcome::Stored { position: Position::of(self.epoch, seq, publish.id), duplicate: true };

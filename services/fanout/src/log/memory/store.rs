@@ -55,7 +55,7 @@ impl Store {
     pub(super) fn append(&mut self, name: &RoomName, seq: u64, id: MessageId, time: u64, body: Bytes) -> u64 {
         self.expire(time);
         self.bytes += body.len();
-        let room = 
+        let room =
             self.rooms.entry(name.clone()).or_insert_with(|| Room { events: VecDeque::new(), removed: self.passed });
         let previous = room.events.back().map_or(0, |event| event.seq);
         room.events.push_back(Stored { seq, previous, id, time, body });
@@ -151,7 +151,9 @@ impl Store {
 
 /// The oldest retained event has no known predecessor: what stood before it is gone.
 fn first_unknown(mut events: Vec<Stored>, begin: usize) -> Vec<Stored> {
-    if begin == 0 && let Some(first) = events.first_mut() {
+    if begin == 0
+        && let Some(first) = events.first_mut()
+    {
         first.previous = 0;
     }
     events

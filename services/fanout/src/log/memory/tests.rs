@@ -7,13 +7,7 @@ fn room(name: &str) -> RoomName {
 }
 
 fn publish(room_name: &str, n: u8) -> Publish {
-    Publish {
-        room: room(room_name),
-        id: MessageId([n; 16]),
-        body: vec![n; 10].into(),
-        retry: false,
-        traceparent: None,
-    }
+    Publish { room: room(room_name), id: MessageId([n; 16]), body: vec![n; 10].into(), retry: false, traceparent: None }
 }
 
 fn seq(outcome: &Outcome) -> u64 {
