@@ -66,6 +66,8 @@ pub struct Polling {
     /// A POST is arriving.
     posting: bool,
     candidate: Candidate,
+    /// A request has ended the session: nobody is to hear of it any more.
+    ended: bool,
     /// The session has ended here; until then a GET may fetch what is left.
     linger_until: Option<Millis>,
 }
@@ -78,6 +80,7 @@ impl Default for Polling {
             get: None,
             posting: false,
             candidate: Candidate::None,
+            ended: false,
             linger_until: None,
         }
     }
@@ -161,7 +164,9 @@ impl Polling {
     }
 
     /// A request has broken a rule of polling, or broke: the waiting GET hears of it, and nothing is left.
+    /// Then [`Self::close`] it.
     pub fn end(&mut self) {
+        self.ended = true;
         if let Some(get) = self.get.take() {
             let _gone = get.send(PollAnswer::Packets(vec![CLOSE]));
         }
@@ -176,7 +181,7 @@ impl Polling {
             let _gone = get.send(PollAnswer::Packets(self.take_packets()));
             return Verdict::Free;
         }
-        if matches!(cause, Cause::Client | Cause::Transport | Cause::PingTimeout | Cause::Replaced) {
+        if self.ended || matches!(cause, Cause::Client | Cause::Transport | Cause::PingTimeout | Cause::Replaced) {
             return Verdict::Free;
         }
         self.packets.push_back(last);
@@ -353,6 +358,7 @@ mod tests {
         assert_eq!(verdict, Verdict::End(Cause::Protocol));
         assert_eq!(packets(&mut first), Some(vec![CLOSE]));
         assert!(matches!(second.try_recv(), Ok(PollAnswer::Refused)));
+        assert_eq!(polling.close(Cause::Protocol, 0), Verdict::Free, "it does not linger");
     }
 
     #[test]
