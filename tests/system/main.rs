@@ -6,5 +6,6 @@ mod fanout_cases;
 mod fanout_log;
 mod fanout_service;
 mod feed;
+mod hub;
 mod servers;
 mod tidy;

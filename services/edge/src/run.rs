@@ -8,7 +8,7 @@
 
 use crate::accept::{self, HttpLimits};
 use crate::config::Config;
-use crate::control::{self, Outlet, hub};
+use crate::control::{self, Ends, Outlet};
 use crate::drain;
 use crate::engine::{self, Shard, ShardHandle};
 use crate::feed::memory::MemoryFeed;
@@ -16,10 +16,6 @@ use crate::feed::nats::{NatsFeed, NatsFeedError};
 use crate::feed::{EventFeed, FeedSource};
 use crate::metrics::{HubMetrics, ShardMetrics};
 use crate::routes::Public;
-use crate::upstream::publish::stream;
-use crate::upstream::read::Reader;
-use crate::upstream::session::SessionLink;
-use crate::upstream::{Context, OUTCOMES};
 use axum::Router;
 use futures_util::future::join_all;
 use plaza_kit::admin::{self, Readiness};
@@ -28,7 +24,6 @@ use plaza_kit::shutdown::Shutdown;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// After the drain, everything else ends within this time.
@@ -95,33 +90,12 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
 
     // Everything behind the sockets outlives them: it ends when the drain is over.
     let upstream = Shutdown::new();
-    let (outcomes, news) = mpsc::channel(OUTCOMES);
-    let context = Context { outcomes, shutdown: upstream.clone() };
-    let (session, fanout) = (config.session.channel(&upstream), config.fanout.channel(&upstream));
     let feed: Box<dyn EventFeed> = match parts.feed {
         FeedSource::Nats(options) => Box::new(NatsFeed::start(&options, &upstream).await?),
         FeedSource::Memory(source) => Box::new(MemoryFeed::new(source)),
     };
-    upstream.spawn("publish streams", stream::keep(config.fanout.endpoints(&upstream), context.clone()));
-    let name = config.name.clone();
-    let hub = hub::run(hub::HubParts {
-        requests: inbox,
-        outlets: handles.iter().map(|handle| Box::new(handle.clone()) as Box<dyn Outlet>).collect(),
-        feed,
-        outcomes: news,
-        reader: Reader::new(fanout, session.clone(), context.clone()),
-        session: SessionLink::start(name, advertise_addr, session, context),
-        feed_cache_bytes: config.feed_cache_bytes,
-        metrics: hub_metrics,
-        readiness: readiness.clone(),
-    });
-    let end = upstream.token();
-    upstream.spawn("hub", async move {
-        tokio::select! {
-            () = hub => {}
-            () = end.cancelled() => {}
-        }
-    });
+    let outlets = handles.iter().map(|handle| Box::new(handle.clone()) as Box<dyn Outlet>).collect();
+    control::start(&config, advertise_addr, Ends { requests: inbox, outlets, feed }, hub_metrics, &readiness, &upstream);
 
     if let Some(listener) = parts.admin_listener {
         admin::serve(listener, metrics, readiness.clone(), &shutdown)?;

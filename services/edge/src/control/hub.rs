@@ -1,12 +1,12 @@
 //! The hub's task: one round after another, each takes what has arrived from shards, feed and
 //! upstream, and hands on what came of it.
 
-use super::Outlet;
+use super::{Ends, Outlet};
 use super::conns::Conns;
 use super::requests::Asked;
 use super::room::Rooms;
 use super::watch::Watch;
-use crate::bridge::{ConnKey, Control, Inbound, Request, RoomId};
+use crate::bridge::{ConnKey, Control, Inbound, RoomId};
 use crate::feed::sequencer::{Action, Millis, Stored};
 use crate::feed::{EventFeed, FeedItem};
 use crate::metrics::HubMetrics;
@@ -36,26 +36,16 @@ pub(super) const RELEASE: Millis = 30_000;
 pub(super) const TAIL_EVERY: Millis = 60_000;
 
 /// What the hub is made of.
-#[expect(missing_debug_implementations, reason = "the feed and the outlets are trait objects")]
-pub struct HubParts {
-    /// From the shards.
-    pub requests: mpsc::Receiver<Request>,
-    /// To the shards, by number.
-    pub outlets: Vec<Box<dyn Outlet>>,
-    /// From the store.
-    pub feed: Box<dyn EventFeed>,
-    /// From upstream.
-    pub outcomes: mpsc::Receiver<Outcome>,
-    /// Reads.
-    pub reader: Reader,
-    /// Sessions and presence.
-    pub session: SessionLink,
+pub(super) struct HubParts {
+    pub(super) ends: Ends,
+    pub(super) outcomes: mpsc::Receiver<Outcome>,
+    pub(super) reader: Reader,
+    pub(super) session: SessionLink,
     /// Bytes of rings and early buffers of all rooms.
-    pub feed_cache_bytes: usize,
-    /// Counters.
-    pub metrics: HubMetrics,
+    pub(super) feed_cache_bytes: usize,
+    pub(super) metrics: HubMetrics,
     /// Where a silent feed is told.
-    pub readiness: Readiness,
+    pub(super) readiness: Readiness,
 }
 
 /// Who waits for a read.
@@ -109,8 +99,8 @@ pub(super) struct Hub {
 }
 
 /// Runs the hub until a source of it ends.
-pub async fn run(parts: HubParts) {
-    let HubParts { mut requests, outlets, feed, mut outcomes, reader, session, .. } = parts;
+pub(super) async fn run(parts: HubParts) {
+    let HubParts { ends: Ends { mut requests, outlets, feed }, mut outcomes, reader, session, .. } = parts;
     let begin = Instant::now();
     let mut hub = Hub {
         now: 0,

@@ -3,7 +3,7 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`hub`] | the task: its loop, and who is told what |
+//! | `hub` | the task: its loop, and who is told what |
 //! | `conns` | connections as the hub knows them |
 //! | `room` | a room: its sequencer, its members by shard and variant, its users |
 //! | `requests` | what connections want |
@@ -14,14 +14,23 @@
 //! | `watch` | beats, echo, tail checks, commands |
 
 use crate::bridge::{Delivery, Inbound, Request};
+use crate::config::Config;
 use crate::engine::{Full, ShardHandle};
+use crate::feed::EventFeed;
+use crate::metrics::HubMetrics;
+use crate::upstream::publish::stream;
+use crate::upstream::read::Reader;
+use crate::upstream::session::SessionLink;
+use crate::upstream::{Context, OUTCOMES};
+use plaza_kit::admin::Readiness;
+use plaza_kit::shutdown::Shutdown;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
 mod conns;
 mod deliver;
 mod encode;
-pub mod hub;
+mod hub;
 mod joins;
 mod presence;
 mod requests;
@@ -36,6 +45,52 @@ const REQUESTS: usize = 8_192;
 /// else cleans up after a connection.
 pub fn channel() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
     mpsc::channel(REQUESTS)
+}
+
+/// What the hub connects.
+#[expect(missing_debug_implementations, reason = "the feed and the outlets are trait objects")]
+pub struct Ends {
+    /// From the shards.
+    pub requests: mpsc::Receiver<Request>,
+    /// To the shards, by number.
+    pub outlets: Vec<Box<dyn Outlet>>,
+    /// From the store.
+    pub feed: Box<dyn EventFeed>,
+}
+
+/// Starts the hub and its clients of the services. They run until `upstream` begins its shutdown, which
+/// is after the drain of the sockets.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start(
+    config: &Config,
+    advertise_addr: String,
+    ends: Ends,
+    metrics: HubMetrics,
+    readiness: &Readiness,
+    upstream: &Shutdown,
+) {
+    let (outcomes, news) = mpsc::channel(OUTCOMES);
+    let context = Context { outcomes, shutdown: upstream.clone() };
+    let (session, fanout) = (config.session.channel(upstream), config.fanout.channel(upstream));
+    upstream.spawn("publish streams", stream::keep(config.fanout.endpoints(upstream), context.clone()));
+    let hub = hub::run(hub::HubParts {
+        ends,
+        outcomes: news,
+        reader: Reader::new(fanout, session.clone(), context.clone()),
+        session: SessionLink::start(config.name.clone(), advertise_addr, session, context),
+        feed_cache_bytes: config.feed_cache_bytes,
+        metrics,
+        readiness: readiness.clone(),
+    });
+    let end = upstream.token();
+    upstream.spawn("hub", async move {
+        tokio::select! {
+            () = hub => {}
+            () = end.cancelled() => {}
+        }
+    });
 }
 
 /// A shard's inbox as the hub sees it.

@@ -1,0 +1,150 @@
+//! The settings of all parts, read together so that every wrong one is reported at once.
+
+use plaza_kit::discovery::Targets;
+use plaza_kit::grpc::{GRPC_FLAGS, GrpcOptions};
+use plaza_kit::settings::{Flag, Settings};
+use plaza_kit::telemetry;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+const ABOUT: &str = "Realtime chat rooms: all of Plaza in one process. It needs nothing else; with --redis-url and \
+                     --nats-url it keeps what it stores there.";
+
+const LISTENING: &str = "Listening";
+
+/// Flags of this program. They stand before those of the parts: of two with one name the first counts.
+const FLAGS: &[Flag] = &[
+    Flag {
+        name: "listen",
+        default: Some("127.0.0.1:5000"),
+        value: "ADDR,...",
+        help: "Public HTTP and sockets; for 127.0.0.1 also on [::1]. 0.0.0.0:5000 lets others in",
+        section: LISTENING,
+    },
+    Flag {
+        name: "session-listen",
+        default: Some("127.0.0.1:50051"),
+        value: "ADDR",
+        help: "gRPC of the session service",
+        section: LISTENING,
+    },
+    Flag {
+        name: "fanout-listen",
+        default: Some("127.0.0.1:50052"),
+        value: "ADDR",
+        help: "gRPC of the fanout service",
+        section: LISTENING,
+    },
+    Flag {
+        name: "admin-listen",
+        default: Some("127.0.0.1:9090"),
+        value: "ADDR",
+        help: "/livez, /readyz and /metrics of all parts",
+        section: LISTENING,
+    },
+    Flag {
+        name: "reflection",
+        default: Some("true"),
+        value: "",
+        help: "Answer gRPC reflection, so that grpcurl needs no .proto files",
+        section: "gRPC",
+    },
+    Flag {
+        name: "message-rate",
+        default: Some("0"),
+        value: "N",
+        help: "Messages a second of one session; 0 is off",
+        section: "Limits",
+    },
+    Flag {
+        name: "drain-window",
+        default: Some("1s"),
+        value: "TIME",
+        help: "At the end connections are closed evenly over this time, at most 1h",
+        section: "Sockets",
+    },
+];
+
+/// Everything that the parts are told.
+#[derive(Debug)]
+pub(crate) struct All {
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) session_listen: SocketAddr,
+    pub(crate) fanout_listen: SocketAddr,
+    pub(crate) admin_listen: SocketAddr,
+    pub(crate) grpc: GrpcOptions,
+    pub(crate) edge: plaza_edge::config::Config,
+    pub(crate) session: plaza_session::Config,
+    pub(crate) fanout: plaza_fanout::Config,
+}
+
+/// The tables of all parts; of two flags with one name the first counts.
+fn tables() -> [&'static [Flag]; 7] {
+    [
+        FLAGS,
+        plaza_edge::config::FLAGS,
+        plaza_session::FLAGS,
+        plaza_fanout::FLAGS,
+        plaza_session::config::SHARED_FLAGS,
+        GRPC_FLAGS,
+        telemetry::LOG_FLAGS,
+    ]
+}
+
+/// Reads arguments and variables; the code with which to end when some are wrong.
+pub(crate) fn read() -> Result<All, ExitCode> {
+    let mut settings = Settings::from_args("plaza", ABOUT, env!("CARGO_PKG_VERSION"), &tables());
+    telemetry::init(&mut settings);
+    let all = All::from_settings(&mut settings);
+    settings.finish().map_err(|problems| problems.report())?;
+    Ok(all)
+}
+
+impl All {
+    fn from_settings(settings: &mut Settings) -> Self {
+        if settings.optional("fanout-addr").is_some() {
+            settings.problem("fanout-addr", "has no use here: this program brings its own fanout service".to_owned());
+        }
+        // The parts find each other on the listeners of this process, whose ports may be the kernel's.
+        let later = Targets::parse("http://127.0.0.1:1").expect("a literal address is well-formed");
+        Self {
+            listen: settings.addrs("listen"),
+            session_listen: settings.addr("session-listen"),
+            fanout_listen: settings.addr("fanout-listen"),
+            admin_listen: settings.addr("admin-listen"),
+            grpc: GrpcOptions::from_settings(settings),
+            edge: plaza_edge::config::Config::of_flags(settings, later.clone(), later, None, None),
+            session: plaza_session::Config::from_settings(settings),
+            fanout: plaza_fanout::Config::from_settings(settings),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        Settings::from_pairs(&tables(), pairs)
+    }
+
+    #[test]
+    fn it_starts_without_any_setting() {
+        let mut settings = settings(&[]);
+        let all = All::from_settings(&mut settings);
+        assert_eq!(settings.finish().map_err(|problems| problems.to_string()), Ok(()));
+        assert_eq!(all.edge.limits.message_rate, 0, "limits are for strangers");
+        assert!(all.grpc.reflection);
+        assert!(all.session.redis_url.is_none() && all.fanout.nats_url.is_none());
+    }
+
+    #[test]
+    fn wrong_settings_of_all_parts_are_reported_at_once() {
+        let mut settings = settings(&[("listen", "nowhere"), ("ping-interval", "1h"), ("nats-replicas", "2")]);
+        All::from_settings(&mut settings);
+        let problems = settings.finish().expect_err("three are wrong").to_string();
+        for name in ["listen", "ping-interval", "nats-replicas"] {
+            assert!(problems.contains(name), "{name} in {problems}");
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! The hub with real services behind it and no sockets before it: what shards ask, and what they are
+//! told, in which order.
+
+use plaza_edge::bridge::{
+    ConnKey, Control, Delivery, HistoryFrom, Identity, Inbound, Joined, Op, Reply, Request, RoomId, SessionId, Variant,
+};
+use plaza_edge::config::{Config, FLAGS};
+use plaza_edge::control::{self, Ends, Outlet};
+use plaza_edge::engine::Full;
+use plaza_edge::feed::memory::MemoryFeed;
+use plaza_edge::metrics::HubMetrics;
+use plaza_fanout::MemoryLog;
+use plaza_fanout::log::memory::Faults;
+use plaza_kit::admin::Readiness;
+use plaza_kit::discovery::Targets;
+use plaza_kit::grpc::GrpcOptions;
+use plaza_kit::metrics::Metrics;
+use plaza_kit::net;
+use plaza_kit::settings::Settings;
+use plaza_kit::shutdown::Shutdown;
+use plaza_proto::code::{Code, Locale};
+use plaza_proto::event::Event;
+use plaza_proto::event::event::{Content, Kind};
+use plaza_proto::ids::RoomName;
+use plaza_proto::position::Position;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A shard's inbox that keeps what it is told.
+#[derive(Clone, Default)]
+struct Inbox(Arc<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    messages: Mutex<VecDeque<Inbound>>,
+    full: AtomicBool,
+    news: Notify,
+}
+
+impl Outlet for Inbox {
+    fn try_deliver(&self, delivery: Arc<Delivery>) -> Result<(), Full> {
+        if self.0.full.load(Ordering::Relaxed) {
+            return Err(Full);
+        }
+        self.send(Inbound::Deliver(delivery));
+        Ok(())
+    }
+
+    fn send(&self, message: Inbound) {
+        self.0.messages.lock().expect("not poisoned").push_back(message);
+        self.0.news.notify_one();
+    }
+}
+
+impl Inbox {
+    async fn next(&self) -> Inbound {
+        let take = async {
+            loop {
+                if let Some(message) = self.0.messages.lock().expect("not poisoned").pop_front() {
+                    return message;
+                }
+                self.0.news.notified().await;
+            }
+        };
+        tokio::time::timeout(SOON, take).await.expect("the hub says something")
+    }
+}
+
+struct House {
+    requests: mpsc::Sender<Request>,
+    inbox: Inbox,
+    log: Arc<MemoryLog>,
+    shutdown: Shutdown,
+    slots: AtomicU32,
+}
+
+impl House {
+    async fn new() -> Self {
+        let shutdown = Shutdown::new();
+        let bind = || net::bind(([127, 0, 0, 1], 0).into(), "listen").expect("a port is free");
+        let (session, fanout) = (bind(), bind());
+        let target = |l: &std::net::TcpListener| {
+            Targets::parse(&format!("http://{}", l.local_addr().expect("bound"))).expect("an address")
+        };
+        let (session_at, fanout_at) = (target(&session), target(&fanout));
+        let (metrics, readiness) = (Arc::new(Metrics::new("test", "0")), Readiness::new());
+
+        let tables = [plaza_session::FLAGS, plaza_session::config::SHARED_FLAGS, plaza_fanout::FLAGS, FLAGS];
+        let mut settings = Settings::from_pairs(&tables, &[]);
+        let mut session_config = plaza_session::Config::from_settings(&mut settings);
+        session_config.fanout = Some(fanout_at.clone());
+        let fanout_config = plaza_fanout::Config::from_settings(&mut settings);
+        let config = Config::of_flags(&mut settings, session_at, fanout_at, Some("edge".into()), None);
+        settings.finish().expect("defaults are right");
+
+        let (log, feed) = MemoryLog::new(&fanout_config.memory_options());
+        let parts = plaza_fanout::Parts {
+            listener: fanout,
+            admin_listener: None,
+            metrics: metrics.clone(),
+            readiness: readiness.clone(),
+            grpc: GrpcOptions::default(),
+            memory: Some(log.clone()),
+        };
+        let end = shutdown.clone();
+        let local = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(plaza_fanout::run(fanout_config, parts, end)).expect("fanout runs");
+        });
+        drop(local);
+        let parts = plaza_session::Parts {
+            listener: session,
+            admin_listener: None,
+            metrics: metrics.clone(),
+            readiness: readiness.clone(),
+            grpc: GrpcOptions::default(),
+        };
+        shutdown.spawn("session", plaza_session::run(session_config, parts, shutdown.clone()));
+
+        let (requests, asked) = control::channel();
+        let inbox = Inbox::default();
+        let ends = Ends {
+            requests: asked,
+            outlets: vec![Box::new(inbox.clone())],
+            feed: Box::new(MemoryFeed::new(feed)),
+        };
+        let hub_metrics = metrics.registry(HubMetrics::register);
+        control::start(&config, "127.0.0.1:1".into(), ends, hub_metrics, &readiness, &shutdown);
+        Self { requests, inbox, log, shutdown, slots: AtomicU32::new(0) }
+    }
+
+    /// A connection whose session is open.
+    async fn open(&self, variant: Variant) -> Conn<'_> {
+        let slot = self.slots.fetch_add(1, Ordering::Relaxed);
+        let key = ConnKey { shard: 0, slot, generation: 1 };
+        let identity = Identity { session: SessionId::random(), user_id: None, variant, locale: Locale::En };
+        let conn = Conn { house: self, key, identity: Arc::new(identity) };
+        // The lease may not have begun yet: then the answer is "unavailable", as for any client.
+        loop {
+            match conn.ask(Op::Open { room: None, resume: None }).await {
+                Reply::Opened { joined: None, .. } => return conn,
+                Reply::Failed { code: Code::Unavailable, .. } => tokio::task::yield_now().await,
+                reply => panic!("{reply:?}"),
+            }
+        }
+    }
+
+    async fn delivery(&self) -> Arc<Delivery> {
+        match self.inbox.next().await {
+            Inbound::Deliver(delivery) => delivery,
+            message => panic!("{message:?}"),
+        }
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.shutdown.begin();
+    }
+}
+
+struct Conn<'a> {
+    house: &'a House,
+    key: ConnKey,
+    identity: Arc<Identity>,
+}
+
+impl Conn<'_> {
+    async fn send(&self, id: u32, op: Op) {
+        let request = Request { from: self.key, id, identity: self.identity.clone(), op };
+        self.house.requests.send(request).await.expect("the hub lives");
+    }
+
+    async fn ask(&self, op: Op) -> Reply {
+        self.send(1, op).await;
+        match self.house.inbox.next().await {
+            Inbound::Reply { to, id: 1, reply } if to == self.key => reply,
+            message => panic!("{message:?}"),
+        }
+    }
+
+    async fn join(&self, room: &str, after: Option<Position>) -> Joined {
+        let room = RoomName::parse(room).expect("a valid name");
+        match self.ask(Op::Join { room, after, username: None }).await {
+            Reply::Joined(joined) => joined,
+            reply => panic!("{reply:?}"),
+        }
+    }
+
+    async fn publish(&self, room: RoomId, text: &str) {
+        let event = Event {
+            kind: Kind::Text.into(),
+            username: "me".into(),
+            content: Some(Content::Text(text.into())),
+            ..Event::default()
+        };
+        self.send(2, Op::Publish { room, event: Box::new(event), retry: false, traceparent: None }).await;
+    }
+
+    /// Publishes, and takes the event that comes back to the room.
+    async fn say(&self, room: RoomId, text: &str) -> (Position, Arc<Delivery>) {
+        self.publish(room, text).await;
+        let (mut position, mut delivery) = (None, None);
+        while position.is_none() || delivery.is_none() {
+            match self.house.inbox.next().await {
+                Inbound::Deliver(event) => delivery = Some(event),
+                Inbound::Reply { id: 2, reply: Reply::Published { position: at, .. }, .. } => position = Some(at),
+                message => panic!("{message:?}"),
+            }
+        }
+        (position.expect("published"), delivery.expect("delivered"))
+    }
+}
+
+fn frame(delivery: &Delivery, variant: Variant) -> &str {
+    let frame = delivery.frames[variant as usize].as_ref().expect("the variant is in use");
+    let at = frame.iter().position(|b| *b == b'{').expect("an object");
+    std::str::from_utf8(&frame[at..]).expect("text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_encoded_for_the_variants_in_use_and_comes_once() {
+    let house = House::new().await;
+    let (a, b) = (house.open(Variant::PlazaJson).await, house.open(Variant::PlazaJson).await);
+    let joined = a.join("lobby", None).await;
+    assert_eq!(joined.id, b.join("lobby", None).await.id);
+    let (position, delivery) = a.say(joined.id, "hello").await;
+    assert_eq!(delivery.seq, position.seq);
+    assert!(frame(&delivery, Variant::PlazaJson).contains(r#""text":"hello""#));
+    assert!(frame(&delivery, Variant::PlazaJson).contains(&format!(r#""previous":"{}""#, joined.position)));
+    assert!(delivery.frames[Variant::TextZh as usize].is_none(), "nobody uses it");
+    let (_, second) = a.say(joined.id, "again").await;
+    assert!(second.seq > delivery.seq);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_i05_a_join_gets_what_it_missed_and_then_the_rest() {
+    let house = House::new().await;
+    let (a, b) = (house.open(Variant::PlazaJson).await, house.open(Variant::PlazaJson).await);
+    let joined = a.join("lobby", None).await;
+    let (first, _) = a.say(joined.id, "one").await;
+    a.say(joined.id, "two").await;
+    let (third, _) = a.say(joined.id, "three").await;
+    let again = b.join("lobby", Some(first)).await;
+    assert!(again.recovered && again.reset.is_none());
+    assert_eq!((again.position, again.replay.len()), (third, 2));
+    assert!(std::str::from_utf8(&again.replay[0][4..]).expect("text").contains("two"));
+    let (_, delivery) = a.say(joined.id, "four").await;
+    assert!(frame(&delivery, Variant::PlazaJson).contains(&format!(r#""previous":"{third}""#)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_of_another_log_is_told_as_a_reset() {
+    let house = House::new().await;
+    let (a, b) = (house.open(Variant::PlazaJson).await, house.open(Variant::PlazaJson).await);
+    let joined = a.join("lobby", None).await;
+    let (first, _) = a.say(joined.id, "one").await;
+    let other = Position { epoch: plaza_proto::position::Epoch([9; 8]), ..first };
+    assert_eq!(b.join("lobby", Some(other)).await.reset, Some("epoch"));
+    let rolled_back = Position { check: first.check ^ 1, ..first };
+    let c = house.open(Variant::PlazaJson).await;
+    assert_eq!(c.join("lobby", Some(rolled_back)).await.reset, Some("rolled_back"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_members_may_publish_ask_and_leave() {
+    let house = House::new().await;
+    let (a, b) = (house.open(Variant::PlazaJson).await, house.open(Variant::PlazaJson).await);
+    let room = a.join("lobby", None).await.id;
+    let limit = 5;
+    for op in [Op::Leave { room }, Op::Who { room }, Op::History { room, from: HistoryFrom::Newest, limit }] {
+        assert!(matches!(b.ask(op).await, Reply::Failed { code: Code::NotJoined, .. }));
+    }
+    assert!(matches!(a.ask(Op::Leave { room }).await, Reply::Left));
+    assert!(matches!(a.ask(Op::Leave { room }).await, Reply::Failed { code: Code::NotJoined, .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_makes_present_and_the_end_of_the_connection_absent() {
+    let house = House::new().await;
+    let (a, b) = (house.open(Variant::PlazaJson).await, house.open(Variant::PlazaJson).await);
+    let room = a.join("lobby", None).await.id;
+    b.join("lobby", None).await;
+    b.send(1, Op::SetUsername { username: "Bob".into() }).await;
+    let Inbound::Reply { reply: Reply::Renamed(name), .. } = house.inbox.next().await else { panic!("a name first") };
+    assert_eq!(&*name, "Bob");
+    let event = house.delivery().await;
+    assert!(frame(&event, Variant::PlazaJson).contains(r#""kind":"joined""#));
+    let Reply::Members { count, members } = a.ask(Op::Who { room }).await else { panic!("who is here") };
+    assert_eq!((count, members[0].0.as_str()), (1, "Bob"));
+    b.send(0, Op::Close { rooms: vec![room], recoverable: false }).await;
+    let event = house.delivery().await;
+    assert!(frame(&event, Variant::PlazaJson).contains(r#""kind":"left""#));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i10_a_join_of_a_connection_that_is_gone_leaves_nothing() {
+    let house = House::new().await;
+    let (a, b) = (house.open(Variant::PlazaJson).await, house.open(Variant::TextZh).await);
+    let room = RoomName::parse("lobby").expect("a valid name");
+    b.send(3, Op::Join { room, after: None, username: None }).await;
+    b.send(0, Op::Close { rooms: Vec::new(), recoverable: false }).await;
+    let joined = a.join("lobby", None).await;
+    let (_, delivery) = a.say(joined.id, "hello").await;
+    assert!(delivery.frames[Variant::TextZh as usize].is_none(), "no member is left of it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn typing_reaches_the_others_and_skips_its_sender() {
+    let house = House::new().await;
+    let a = house.open(Variant::PlazaJson).await;
+    let room = a.join("lobby", None).await.id;
+    a.send(0, Op::Typing { room, username: "Ann".into() }).await;
+    let delivery = house.delivery().await;
+    assert_eq!((delivery.seq, delivery.skip), (0, Some(a.key)));
+    assert!(frame(&delivery, Variant::PlazaJson).contains("Ann"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_comes_in_pages_oldest_first() {
+    let house = House::new().await;
+    let a = house.open(Variant::PlazaJson).await;
+    let room = a.join("lobby", None).await.id;
+    let mut positions = Vec::new();
+    for n in 0..5 {
+        positions.push(a.say(room, &n.to_string()).await.0);
+    }
+    let page = async |from| match a.ask(Op::History { room, from, limit: 2 }).await {
+        Reply::History { events, more } => (events.iter().map(|e| e.position).collect::<Vec<_>>(), more),
+        reply => panic!("{reply:?}"),
+    };
+    assert_eq!(page(HistoryFrom::Newest).await, (positions[3..].to_vec(), true));
+    assert_eq!(page(HistoryFrom::Before(positions[2])).await, (positions[..2].to_vec(), false));
+    assert_eq!(page(HistoryFrom::After(positions[2])).await, (positions[3..].to_vec(), false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_was_full_gets_what_it_missed_in_order() {
+    let house = House::new().await;
+    let a = house.open(Variant::PlazaJson).await;
+    let room = a.join("lobby", None).await.id;
+    house.inbox.0.full.store(true, Ordering::Relaxed);
+    let mut positions = Vec::new();
+    for n in 0..3 {
+        a.publish(room, &n.to_string()).await;
+        match house.inbox.next().await {
+            Inbound::Reply { reply: Reply::Published { position, .. }, .. } => positions.push(position.seq),
+            message => panic!("{message:?}"),
+        }
+    }
+    house.inbox.0.full.store(false, Ordering::Relaxed);
+    for seq in positions {
+        assert_eq!(house.delivery().await.seq, seq);
+    }
+}
+
+/// The feed loses, repeats and reorders; members see the room's log all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn data_i02_every_acknowledged_event_is_delivered_once_and_in_order() {
+    let house = House::new().await;
+    let a = house.open(Variant::PlazaJson).await;
+    let room = a.join("lobby", None).await.id;
+    house.log.set_faults(Faults { drop_one_in: 4, repeat_one_in: 5, reorder_one_in: 6 });
+    let (mut acknowledged, mut delivered) = (Vec::new(), Vec::new());
+    for n in 0..200 {
+        a.publish(room, &n.to_string()).await;
+        loop {
+            match house.inbox.next().await {
+                Inbound::Deliver(delivery) => delivered.push(delivery.seq),
+                Inbound::Reply { reply: Reply::Published { position, .. }, .. } => break acknowledged.push(position.seq),
+                message => panic!("{message:?}"),
+            }
+        }
+    }
+    // The feed is still as bad; what is missing at the end comes by hints, tails and the next events.
+    house.log.set_faults(Faults::default());
+    a.publish(room, "end").await;
+    while delivered.len() < 201 {
+        match house.inbox.next().await {
+            Inbound::Deliver(delivery) => delivered.push(delivery.seq),
+            Inbound::Reply { reply: Reply::Published { position, .. }, .. } => acknowledged.push(position.seq),
+            Inbound::Control(Control::Reset { .. }) => panic!("nothing was lost for good"),
+            message => panic!("{message:?}"),
+        }
+    }
+    assert_eq!(delivered, acknowledged);
+}
