@@ -68,7 +68,10 @@ impl Store {
                 for (name, value) in [Some(header), more].into_iter().flatten() {
                     headers.insert(name, value);
                 }
-                client.publish_with_headers(subject::room_out(room), headers, Bytes::from_static(b"v")).await.expect("sent");
+                client
+                    .publish_with_headers(subject::room_out(room), headers, Bytes::from_static(b"v"))
+                    .await
+                    .expect("sent");
             }
             Self::Memory { feed, .. } => feed.send(message).await.expect("the feed lives"),
         }
@@ -156,7 +159,9 @@ async fn conforms(feed: &mut dyn EventFeed, store: &mut Store) {
     barrier(feed, 2).await;
     store.event(&here, 4).await;
     store.event(&other, 5).await;
-    let FeedMessage::Event { room, seq, previous, .. } = next_message(feed).await else { panic!("only the other room") };
+    let FeedMessage::Event { room, seq, previous, .. } = next_message(feed).await else {
+        panic!("only the other room")
+    };
     assert_eq!((room, seq, previous), (other, 5, 1));
 }
 

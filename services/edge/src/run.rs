@@ -95,7 +95,14 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
         FeedSource::Memory(source) => Box::new(MemoryFeed::new(source)),
     };
     let outlets = handles.iter().map(|handle| Box::new(handle.clone()) as Box<dyn Outlet>).collect();
-    control::start(&config, advertise_addr, Ends { requests: inbox, outlets, feed }, hub_metrics, &readiness, &upstream);
+    control::start(
+        &config,
+        advertise_addr,
+        Ends { requests: inbox, outlets, feed },
+        hub_metrics,
+        &readiness,
+        &upstream,
+    );
 
     if let Some(listener) = parts.admin_listener {
         admin::serve(listener, metrics, readiness.clone(), &shutdown)?;

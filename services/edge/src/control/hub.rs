@@ -1,11 +1,11 @@
 //! The hub's task: one round after another, each takes what has arrived from shards, feed and
 //! upstream, and hands on what came of it.
 
-use super::{Ends, Outlet};
 use super::conns::Conns;
 use super::requests::Asked;
 use super::room::Rooms;
 use super::watch::Watch;
+use super::{Ends, Outlet};
 use crate::bridge::{ConnKey, Control, Inbound, RoomId};
 use crate::feed::sequencer::{Action, Millis, Stored};
 use crate::feed::{EventFeed, FeedItem};

@@ -54,6 +54,8 @@ pub fn parse(answer: &ReadResponse) -> Option<(Epoch, Vec<Stored>)> {
 pub(super) struct Ring {
     events: VecDeque<Stored>,
     bytes: usize,
+    /// Every event after this sequence is here.
+    base: u64,
 }
 
 impl Ring {
@@ -63,15 +65,14 @@ impl Ring {
         while self.events.len() > RING.0 || (self.bytes > RING.1 && self.events.len() > 1) {
             if let Some(gone) = self.events.pop_front() {
                 self.bytes -= gone.cost();
+                self.base = self.base.max(gone.seq);
             }
         }
     }
 
-    pub(super) fn since(&self, seq: u64, last: u64) -> Option<impl Iterator<Item = &Stored>> {
+    pub(super) fn since(&self, seq: u64) -> Option<impl Iterator<Item = &Stored>> {
         let from = self.events.partition_point(|event| event.seq <= seq);
-        // The event at `seq` must be here, or the one before the first kept may be missing.
-        let whole = from > 0 || seq >= last;
-        whole.then(|| self.events.range(from..))
+        (seq >= self.base).then(|| self.events.range(from..))
     }
 
     pub(super) fn id_at(&self, seq: u64) -> Option<MessageId> {
@@ -83,8 +84,9 @@ impl Ring {
         self.bytes
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    /// Forgets all events; those after `base` are to follow.
+    pub(super) fn clear(&mut self, base: u64) {
+        *self = Self { base, ..Self::default() };
     }
 }
 

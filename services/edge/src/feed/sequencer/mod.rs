@@ -166,9 +166,9 @@ impl Sequencer {
         Position { epoch: self.epoch, seq: self.last, check: self.last_id.map_or(0, MessageId::check) }
     }
 
-    /// The events after `seq`, when the ring holds all of them: it must reach back to `seq` itself.
+    /// The events after `seq`, when the ring holds all of them.
     pub fn since(&self, seq: u64) -> Option<impl Iterator<Item = &Stored>> {
-        self.ring.since(seq, self.last)
+        self.ring.since(seq)
     }
 
     /// The id of the event at `seq`, when the ring still has it.
@@ -183,7 +183,7 @@ impl Sequencer {
 
     /// Gives the ring's memory back; what is asked of it is read again.
     pub fn evict(&mut self) {
-        self.ring.clear();
+        self.ring.clear(self.last);
     }
 
     /// An event of the room arrived on the feed.
@@ -342,7 +342,6 @@ impl Sequencer {
     /// Members cannot be continued: the room joins anew, and they are told where delivery goes on.
     fn lose(&mut self, reason: ResetReason, now: Millis, out: &mut Vec<Action>) {
         let from = self.position();
-        self.ring.clear();
         self.early.clear();
         self.enter(State::Joining { barrier: true, lost: Some((reason, from)) }, now, out);
     }
@@ -358,6 +357,7 @@ impl Sequencer {
     ) {
         self.epoch = epoch;
         (self.last, self.last_id) = newest.map_or((stream_last, None), |event| (event.seq, Some(event.id)));
+        self.ring.clear(self.last);
         if let Some(event) = newest {
             self.ring.push(event.clone());
         }
@@ -389,14 +389,15 @@ impl Sequencer {
             match events.first() {
                 Some(first) => {
                     let before = Position { epoch: self.epoch, seq: first.seq - 1, check: 0 };
+                    self.ring.clear(before.seq);
                     out.push(Action::Reset { reason: ResetReason::Trimmed, from: Some(from), to: before });
                 }
                 None => {
                     (self.last, self.last_id) = (target, None);
+                    self.ring.clear(target);
                     out.push(Action::Reset { reason: ResetReason::Trimmed, from: Some(from), to: self.position() });
                 }
             }
-            self.ring.clear();
         }
         let before = self.last;
         for event in events {
