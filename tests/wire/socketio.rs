@@ -49,15 +49,9 @@ async fn assert_each_closes(target: &Target, texts: &[&str]) {
     for text in texts {
         let mut ws = joined(target).await;
         ws.text(text).await;
-        let end = async {
-            loop {
-                match ws.packet().await {
-                    Message::Close(_) | Message::End => return,
-                    other => panic!("{text:?} was answered {other:?}"),
-                }
-            }
-        };
-        tokio::time::timeout(AT_ONCE, end).await.unwrap_or_else(|_| panic!("{text:?} did not close the connection"));
+        let next = tokio::time::timeout(AT_ONCE, ws.packet()).await;
+        let next = next.unwrap_or_else(|_| panic!("{text:?} did not close the connection"));
+        assert!(matches!(next, Message::Close(_) | Message::End), "{text:?} was answered {next:?}");
     }
 }
 

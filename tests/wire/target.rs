@@ -31,7 +31,7 @@ impl Target {
     /// The server under test, unless it is the reference, which does not hold the row: `why`.
     pub(crate) async fn ours(why: &str) -> Option<Self> {
         if std::env::var_os(TARGET).is_some() {
-            println!("not run against another server: {why}");
+            eprintln!("not run against another server: {why}");
             return None;
         }
         Some(Self::start().await)
