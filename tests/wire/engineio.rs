@@ -580,10 +580,8 @@ async fn e26_a_silent_probe_is_closed_after_the_upgrade_timeout() {
             message = probe.next() => {
                 assert!(matches!(message, Message::Close(_) | Message::End), "{message:?}");
                 if begun.elapsed() + EARLY >= Duration::from_secs(10) {
-                    polling.say("4alive").await;
                     return;
                 }
-                polling.assert_gone().await;
             }
             () = keep_alive => {}
         }
