@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 /// No answer may take longer. A guard against hanging, not a part of any row.
-const GUARD: Duration = Duration::from_secs(15);
+const GUARD: Duration = Duration::from_secs(12);
 
 /// Waits for something that must happen.
 pub(crate) async fn guarded<T>(what: &str, future: impl Future<Output = T>) -> T {
