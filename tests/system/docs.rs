@@ -35,8 +35,16 @@ fn the_page_of_error_codes_is_its_table() {
 }
 
 /// Every table of flags, with who reads it.
-const TABLES: &[(&str, &[Flag])] =
-    &[("Every service", plaza_kit::telemetry::LOG_FLAGS), ("Services that serve gRPC", plaza_kit::grpc::GRPC_FLAGS)];
+const TABLES: &[(&str, &[Flag])] = &[
+    ("The edge as a process: `plaza-edge`", plaza_edge::config::PROCESS_FLAGS),
+    ("The edge: `plaza-edge` and `plaza`", plaza_edge::config::FLAGS),
+    ("The session service as a process: `plaza-session`", plaza_session::config::LISTEN_FLAGS),
+    ("The session service: `plaza-session` and `plaza`", plaza_session::config::FLAGS),
+    ("The fanout service as a process: `plaza-fanout`", plaza_fanout::config::LISTEN_FLAGS),
+    ("The fanout service: `plaza-fanout` and `plaza`", plaza_fanout::config::FLAGS),
+    ("gRPC listeners: `plaza-session`, `plaza-fanout` and `plaza`", plaza_kit::grpc::GRPC_FLAGS),
+    ("Every program", plaza_kit::telemetry::LOG_FLAGS),
+];
 
 #[test]
 fn the_page_of_settings_is_its_tables() {
@@ -49,7 +57,8 @@ fn the_page_of_settings_is_its_tables() {
         write!(page, "\n## {title}\n\n| flag | variable | default | what it does |\n|---|---|---|---|\n").unwrap();
         for flag in *flags {
             let value = if flag.value.is_empty() { String::new() } else { format!(" {}", flag.value) };
-            let default = flag.default.map(|text| format!("`{text}`")).unwrap_or_default();
+            let default =
+                flag.default.filter(|text| !text.is_empty()).map(|text| format!("`{text}`")).unwrap_or_default();
             let help = flag.help.replace('|', "\\|");
             writeln!(page, "| `--{}{value}` | `{}` | {default} | {help} |", flag.name, flag.variable()).unwrap();
         }

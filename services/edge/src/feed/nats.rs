@@ -280,7 +280,7 @@ impl Task {
                     connects = now;
                     let lost = signs.lost.swap(false, Ordering::Relaxed);
                     if lost {
-                        tracing::warn!("NATS messages were dropped here: this edge is too slow for them");
+                        tracing::warn!("messages from NATS were dropped here: this edge is too slow for them");
                     }
                     let resync = FeedItem::Message(FeedMessage::Resync(None));
                     if (renewed || lost) && self.out.send(resync).await.is_err() {
