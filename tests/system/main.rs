@@ -8,4 +8,5 @@ mod fanout_service;
 mod feed;
 mod hub;
 mod servers;
+mod session_store;
 mod tidy;

@@ -64,7 +64,7 @@ pub const SHARED_FLAGS: &[Flag] = &[
         name: "recovery-window",
         default: Some("120s"),
         value: "TIME",
-        help: "How long a lost session can be recovered, 1s to 86400s",
+        help: "How long a lost session can be recovered, 0 (off) to 1h",
         section: "Sessions",
     },
 ];
@@ -120,7 +120,7 @@ impl Config {
             }),
             unique_usernames: settings.switch("unique-usernames"),
             lease: settings.seconds("session-lease", 6_000..=60_000),
-            recovery_window: settings.seconds("recovery-window", 1_000..=86_400_000),
+            recovery_window: settings.seconds("recovery-window", 0..=3_600_000),
         }
     }
 }

@@ -362,7 +362,8 @@ impl StoreError {
 /// The store. All calls are bounded in time and in size, atomic, and safe to repeat.
 #[tonic::async_trait]
 pub trait SessionStore: std::fmt::Debug + Send + Sync {
-    /// Begins a lease. Repeated for the same incarnation it gives the same number.
+    /// Begins a lease. Repeated while it lives it gives the same number; an incarnation whose lease has
+    /// ended stays so.
     async fn register(&self, registration: Registration) -> Result<Lease, StoreError>;
 
     /// Applies operations in order, if the lease lives.

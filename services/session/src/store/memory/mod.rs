@@ -44,7 +44,7 @@ impl MemoryStore {
 #[tonic::async_trait]
 impl SessionStore for MemoryStore {
     async fn register(&self, registration: Registration) -> Result<Lease, StoreError> {
-        Ok(self.with(|state, now| state.register(registration, now)))
+        self.with(|state, now| state.register(registration, now))
     }
 
     async fn apply(&self, incarnation: &str, ops: Vec<Op>) -> Result<Applied, StoreError> {

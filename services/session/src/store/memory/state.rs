@@ -70,7 +70,10 @@ impl State {
         }
     }
 
-    pub(super) fn register(&mut self, registration: Registration, now: u64) -> Lease {
+    pub(super) fn register(&mut self, registration: Registration, now: u64) -> Result<Lease, StoreError> {
+        if self.edges.contains_key(&registration.incarnation) && !self.lives(&registration.incarnation, now) {
+            return Err(StoreError::LeaseLost(registration.incarnation));
+        }
         let begun_at = *self.begun_at.get_or_insert(now);
         let grace = millis(self.options.name_grace);
         if !registration.replaces.is_empty()
@@ -114,7 +117,7 @@ impl State {
         });
         edge.deadline = deadline;
         edge.advertise_addr = registration.advertise_addr;
-        Lease { edge_number: number, resume_keys: self.newest_keys(), boot: self.boot.clone() }
+        Ok(Lease { edge_number: number, resume_keys: self.newest_keys(), boot: self.boot.clone() })
     }
 
     /// Takes over the keys that an edge knows, makes a new one when there is none or the newest is

@@ -169,7 +169,7 @@ impl SessionStore for RedisStore {
         for key in &registration.resume_keys {
             args = args.number(key.generation).add(key.key);
         }
-        let mut fields = self.call(&script::REGISTER, args).await?;
+        let mut fields = self.call_of(&registration.incarnation, &script::REGISTER, args).await?;
         let edge_number = u32::try_from(fields.number()?).map_err(|_| StoreError::Broken("edge number".to_owned()))?;
         let boot = fields.text()?;
         Ok(Lease { edge_number, boot, resume_keys: reply::resume_keys(fields.list()?)? })

@@ -2,6 +2,9 @@
 -- candidate key, then candidates for the number up to 'keys', then generation and key pairs
 local e, addr, replaces, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local lease_ms, grace_ms, rotation_ms = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+if call('EXISTS', K.edge(e)) == 1 and not lives(e) then
+  return { 'lost' }
+end
 if call('HSETNX', K.boot, 'id', ARGV[5]) == 1 then
   call('HSET', K.boot, 'at', text(now))
 end
