@@ -29,6 +29,7 @@ pub struct HubMetrics {
     rooms: Gauge,
     unresolved: Gauge,
     beat_age: Gauge,
+    echo_age: Gauge,
 }
 
 impl HubMetrics {
@@ -53,6 +54,11 @@ impl HubMetrics {
         registry.register("plaza_rooms", "Rooms that are heard here", m.rooms.clone());
         registry.register("plaza_unresolved_publishes", "Publishes without a result yet", m.unresolved.clone());
         registry.register("plaza_beat_age_milliseconds", "Time since the last beat of the store", m.beat_age.clone());
+        registry.register(
+            "plaza_echo_age_milliseconds",
+            "Time since an echo of this edge came back",
+            m.echo_age.clone(),
+        );
         metrics
     }
 
@@ -68,11 +74,16 @@ impl HubMetrics {
     }
 
     /// Numbers of now.
-    pub fn tick(&self, sessions: usize, rooms: usize, unresolved: usize, beat_age_ms: u64) {
+    pub fn tick(&self, sessions: usize, rooms: usize, unresolved: usize) {
         self.sessions.set(sessions as i64);
         self.rooms.set(rooms as i64);
         self.unresolved.set(unresolved as i64);
-        self.beat_age.set(beat_age_ms as i64);
+    }
+
+    /// Milliseconds since the last beat and the last echo.
+    pub fn ages(&self, beat_ms: u64, echo_ms: u64) {
+        self.beat_age.set(beat_ms as i64);
+        self.echo_age.set(echo_ms as i64);
     }
 }
 

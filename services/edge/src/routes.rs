@@ -99,7 +99,9 @@ async fn health(State(door): State<Door>) -> (StatusCode, &'static str) {
 /// Lets sockets and long-polling in until the drain; a refused origin is logged, and refused by the
 /// protocol itself.
 async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
-    if !door.public.readiness.is_ready() {
+    // A session that polls goes on until the drain reaches it.
+    let known = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("sid=")));
+    if !known && !door.public.readiness.is_ready() {
         let after = fastrand::u8(1..=15).to_string();
         return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, after)], "draining\n").into_response();
     }

@@ -19,6 +19,9 @@ use plaza_proto::position::Position;
 use plaza_proto::session::{Close, JoinRoom, LeaveRoom, ListMembersResponse, Op, Open, Rename, Session, op};
 use std::sync::Arc;
 
+/// Members that an answer to [`Wish::Who`] names.
+const WHO: usize = 200;
+
 /// Who waits for an operation of the session service.
 #[derive(Debug)]
 pub(super) enum Asked {
@@ -314,11 +317,19 @@ impl Hub {
     ) {
         let reply = match result {
             Ok(page) => {
+                let mut count = page.count;
+                let mut members: Vec<_> = page.members.into_iter().map(|m| (m.username, m.user_id)).collect();
                 if let Some(room) = self.rooms.named(name).and_then(|id| self.rooms.get_mut(id)) {
-                    room.counted = page.count;
+                    // Who has come a moment ago is here, though the service is told only after the pause.
+                    for (user_id, user) in room.users.iter().filter(|(_, user)| user.told.is_none()) {
+                        if members.len() < WHO && members.iter().all(|(_, known)| **known != **user_id) {
+                            members.push((user.username.to_string(), user_id.to_string()));
+                            count += 1;
+                        }
+                    }
+                    room.counted = count;
                 }
-                let members = page.members.into_iter().map(|member| (member.username, member.user_id)).collect();
-                Reply::Members { count: page.count, members }
+                Reply::Members { count, members }
             }
             Err(code) => Reply::Failed { code, message: code.english().to_owned() },
         };

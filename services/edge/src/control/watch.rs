@@ -22,6 +22,8 @@ const BEAT_MISSED: Millis = 3_000;
 const BEAT_LOST: Millis = 10_000;
 /// Between two echoes.
 const ECHO_EVERY: Millis = 3_000;
+/// Without an echo for so long the way up is told to be broken.
+const ECHO_LOST: Millis = 10_000;
 /// Rooms in one tail check, and checks at once.
 const TAILS: (usize, usize) = (100, 4);
 
@@ -35,8 +37,9 @@ pub(super) struct Watch {
     resynced: bool,
     renewed: Millis,
     echo_sent: Millis,
-    /// The last echo that came back; 0: none yet.
-    pub(super) echo_heard: Millis,
+    /// The last echo that came back, or the begin.
+    echo_heard: Millis,
+    mute: bool,
     tails_flying: usize,
     degraded: bool,
 }
@@ -48,6 +51,10 @@ impl Watch {
 
     pub(super) fn beat_age(&self, now: Millis) -> Millis {
         now - self.beat
+    }
+
+    pub(super) fn echo_age(&self, now: Millis) -> Millis {
+        now - self.echo_heard
     }
 }
 
@@ -125,6 +132,11 @@ impl Hub {
             let target = Some(Target::Echo(self.incarnation.to_string()));
             self.link.offer(PublishItem { target, event: Some(event), volatile: true, ..PublishItem::default() }, now);
         }
+        if self.watch.echo_age(now) >= ECHO_LOST && !self.watch.mute {
+            self.watch.mute = true;
+            self.readiness.set_degraded("publish", Some("no echo has come back for 10 s".to_owned()));
+            tracing::warn!("what this edge publishes does not come back");
+        }
         self.sweep_tails();
         while let Some(&Reverse((at, id, born))) = self.tail_checks.peek()
             && at <= now
@@ -199,7 +211,13 @@ impl Hub {
                 self.session.confirm(command.id);
             }
             Some(Order::Resync(_)) => self.resync(),
-            Some(Order::Echo(_)) => self.watch.echo_heard = self.now,
+            Some(Order::Echo(_)) => {
+                self.watch.echo_heard = self.now;
+                if std::mem::take(&mut self.watch.mute) {
+                    self.readiness.set_degraded("publish", None);
+                    tracing::info!("what this edge publishes comes back again");
+                }
+            }
             None => {}
         }
     }

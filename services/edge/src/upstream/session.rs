@@ -26,6 +26,8 @@ const BATCH: usize = 64;
 const QUEUE: usize = 256;
 /// Between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Each call earns a tenth of a second attempt; at most so many are saved up.
+const RETRIES: f64 = 10.0;
 /// Awaited operations that the hub lets wait.
 const AWAITED: usize = 4_096;
 
@@ -87,6 +89,7 @@ impl SessionLink {
             incarnation: String::new(),
             edge_number: 0,
             boot: String::new(),
+            retries: RETRIES,
             counter: 0,
             acknowledged: 0,
         };
@@ -160,6 +163,8 @@ struct Lease {
     /// Of the last registration; 0: none yet.
     edge_number: u32,
     boot: String,
+    /// Second attempts that may be made.
+    retries: f64,
     /// Of the last heartbeat sent, and of the last one answered.
     counter: u64,
     acknowledged: u64,
@@ -263,7 +268,9 @@ impl Lease {
             let ops: Vec<Op> = entries.iter().map(|entry| entry.op.clone()).collect();
             let request = ApplyRequest { incarnation: self.incarnation.clone(), ops };
             let mut answer = call(self.client.apply(request.clone())).await;
-            if matches!(&answer, Err((Code::Unavailable | Code::Timeout, _))) {
+            self.retries = (self.retries + 0.1).min(RETRIES);
+            if matches!(&answer, Err((Code::Unavailable | Code::Timeout, _))) && self.retries >= 1.0 {
+                self.retries -= 1.0;
                 answer = call(self.client.apply(request)).await;
             }
             match answer {
