@@ -10,12 +10,12 @@ use plaza_proto::ids::{MessageId, RoomName};
 use plaza_proto::position::Position;
 
 /// The log under test keeps so many events of a room.
-pub const HISTORY_PER_ROOM: u64 = 20;
+pub(crate) const HISTORY_PER_ROOM: u64 = 20;
 
 type Case = for<'a> fn(&'a dyn EventLog) -> BoxFuture<'a, ()>;
 
 /// Every case by its name.
-pub const CASES: &[(&str, Case)] = &[
+pub(crate) const CASES: &[(&str, Case)] = &[
     ("a room is read in the order of its sequences, each event with the one before", |log| Box::pin(order(log))),
     ("one id sent many times is stored once, at one position", |log| Box::pin(dedupe(log))),
     ("a read keeps its limits and says whether the end was reached", |log| Box::pin(bounds(log))),
@@ -32,7 +32,7 @@ pub const CASES: &[(&str, Case)] = &[
 ];
 
 /// Runs every case; the name of the one that fails stands last in the output.
-pub async fn run_all(log: &dyn EventLog) {
+pub(crate) async fn run_all(log: &dyn EventLog) {
     for (name, case) in CASES {
         eprintln!("case: {name}");
         case(log).await;
@@ -40,18 +40,18 @@ pub async fn run_all(log: &dyn EventLog) {
 }
 
 /// A room's name from a literal.
-pub fn room(name: &str) -> RoomName {
+pub(crate) fn room(name: &str) -> RoomName {
     RoomName::parse(name).expect("a valid name")
 }
 
 /// An event with a random id.
-pub fn event(room_name: &str, body: impl Into<Bytes>) -> Publish {
+pub(crate) fn event(room_name: &str, body: impl Into<Bytes>) -> Publish {
     let id = MessageId(fastrand::u128(..).to_be_bytes());
     Publish { room: room(room_name), id, body: body.into(), retry: false, traceparent: None }
 }
 
 /// Publishes, and expects it to be stored.
-pub async fn stored(log: &dyn EventLog, publish: Publish) -> (Position, bool) {
+pub(crate) async fn stored(log: &dyn EventLog, publish: Publish) -> (Position, bool) {
     match log.publish(publish).get().await {
         Outcome::Stored { position, duplicate } => (position, duplicate),
         other => panic!("not stored: {other:?}"),
@@ -59,7 +59,7 @@ pub async fn stored(log: &dyn EventLog, publish: Publish) -> (Position, bool) {
 }
 
 /// Publishes `count` events and returns their sequences.
-pub async fn fill(log: &dyn EventLog, name: &str, count: u64) -> Vec<u64> {
+pub(crate) async fn fill(log: &dyn EventLog, name: &str, count: u64) -> Vec<u64> {
     let mut seqs = Vec::new();
     for n in 0..count {
         seqs.push(stored(log, event(name, format!("{name} {n}"))).await.0.seq);
@@ -68,7 +68,7 @@ pub async fn fill(log: &dyn EventLog, name: &str, count: u64) -> Vec<u64> {
 }
 
 /// Reads with the largest limits.
-pub async fn read(log: &dyn EventLog, name: &str, from: Start) -> ReadAnswer {
+pub(crate) async fn read(log: &dyn EventLog, name: &str, from: Start) -> ReadAnswer {
     read_some(log, name, from, 1_000, MAX_READ_BYTES).await
 }
 
@@ -78,7 +78,7 @@ async fn read_some(log: &dyn EventLog, name: &str, from: Start, limit: u32, max_
 }
 
 /// The sequences of an answer.
-pub fn seqs(answer: &ReadAnswer) -> Vec<u64> {
+pub(crate) fn seqs(answer: &ReadAnswer) -> Vec<u64> {
     answer.events.iter().map(|event| event.seq).collect()
 }
 

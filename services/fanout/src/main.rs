@@ -50,7 +50,6 @@ async fn serve(listen: Listen, config: Config, grpc: GrpcOptions) -> anyhow::Res
         grpc,
         memory: None,
     };
-    tracing::info!(grpc = %listen.grpc, admin = %listen.admin, "listening");
     let result = run(config, parts, shutdown.clone()).await;
     shutdown.begin();
     shutdown.wait(DRAIN).await;

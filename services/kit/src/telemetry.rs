@@ -27,6 +27,10 @@ pub const LOG_FLAGS: &[Flag] = &[
     },
 ];
 
+/// What `info` means: the NATS library logs each attempt to reconnect at that level, and the services
+/// log each change of state themselves.
+const INFO: &str = "info,async_nats=warn";
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Format {
     Human,
@@ -37,7 +41,7 @@ enum Format {
 /// are noted in the settings and replaced by the defaults. Only the first call in a process counts.
 pub fn init(settings: &mut Settings) {
     let format = settings.parsed("log-format", parse_format).unwrap_or(Format::Human);
-    let filter = settings.parsed("log-level", parse_filter).unwrap_or_else(|| EnvFilter::new("info"));
+    let filter = settings.parsed("log-level", parse_filter).unwrap_or_else(|| EnvFilter::new(INFO));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call finds a subscriber in place: that is the documented outcome.
     let _ = match format {
@@ -59,7 +63,8 @@ fn parse_format(text: &str) -> Result<Format, String> {
 
 fn parse_filter(text: &str) -> Result<EnvFilter, String> {
     let example = "write error, warn, info, debug or trace, or `info,plaza_edge=debug`";
-    EnvFilter::builder().parse(text).map_err(|_| format!("`{text}` is not a log level; {example}"))
+    let directives = if text == "info" { INFO } else { text };
+    EnvFilter::builder().parse(directives).map_err(|_| format!("`{text}` is not a log level; {example}"))
 }
 
 /// Bounds how often a place logs. One stands beside each log line that bad input can trigger.

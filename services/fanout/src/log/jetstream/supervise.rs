@@ -60,6 +60,7 @@ impl Supervisor {
         let elections = shared.watch.client.subscribe(elected).await?;
         let beats = shared.watch.client.subscribe(format!("{}{}", subject::OUT_PREFIX, subject::BEAT)).await?;
         let replica = MessageId(rand::random()).to_string();
+        tracing::info!(url = shared.options.shown_url(), "waiting for nats");
         shared.readiness.set_degraded("nats", Some("not connected yet".to_owned()));
         Ok(Self {
             shared,
@@ -109,7 +110,7 @@ impl Supervisor {
         let connected = all.iter().all(|connection| connection.is_connected());
         let connects = all.iter().map(|connection| connection.connects()).sum();
         if connected && (connects != self.connects || !self.connected) {
-            tracing::info!(url = self.shared.options.shown_url(), "connected to nats");
+            tracing::info!("connected to nats");
             self.connects = connects;
             self.suspect();
         }
