@@ -37,7 +37,7 @@ impl Core {
         self.enter(index, |connection, now, out| connection.on_open(key, now, out));
         if let Some(polling) = &mut self.slab.at(index).polling {
             let verdict = polling.opened(key, answer);
-            self.obey(index, verdict);
+            self.obey(index, &verdict);
         }
         if self.drain_until != 0 && self.slab.get(index).phase == Phase::Open {
             self.close_within(index);
@@ -59,7 +59,7 @@ impl Core {
             }
             PollCall::Get { .. } => {
                 let verdict = polling.on_get(answer);
-                self.obey(index, verdict);
+                self.obey(index, &verdict);
             }
             PollCall::PostBegin { .. } => {
                 if polling.on_post_begin() {
@@ -98,10 +98,10 @@ impl Core {
         self.close(index, &Close { code: None, reason: "", cause });
     }
 
-    fn obey(&mut self, index: u32, verdict: Verdict) {
+    fn obey(&mut self, index: u32, verdict: &Verdict) {
         match verdict {
             Verdict::Continue => {}
-            Verdict::End(cause) => self.end_session(index, cause),
+            Verdict::End(cause) => self.end_session(index, *cause),
             Verdict::Free => self.free(index),
         }
     }
@@ -113,7 +113,7 @@ impl Core {
         }
         if let Some(polling) = &mut self.slab.at(index).polling {
             let verdict = polling.flush();
-            self.obey(index, verdict);
+            self.obey(index, &verdict);
         }
     }
 

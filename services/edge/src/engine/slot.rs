@@ -48,6 +48,7 @@ pub(super) struct Slot {
     /// The first room; most connections have no other.
     pub(super) room: Option<Membership>,
     /// Further rooms.
+    #[allow(clippy::box_collection, reason = "8 bytes in a slot that nearly never has any, instead of 24")]
     pub(super) rooms: Option<Box<Vec<Membership>>>,
     /// When the shard's drain, or the end of the close handshake, closes it. 0: never.
     pub(super) closes_at: Millis,

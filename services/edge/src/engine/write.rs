@@ -56,7 +56,7 @@ impl Core {
             }
             return;
         }
-        if self.fresh_for != index {
+        if self.fresh_for != index || self.fresh.len() > MERGE_BYTES {
             self.flush_fresh();
             self.fresh_for = index;
         }
@@ -81,7 +81,12 @@ impl Core {
         } else if let Some(outbox) = &mut self.slab.at(index).outbox {
             outbox.push_excused(frames);
         } else {
-            self.push_private(index, frames);
+            if self.fresh_for != index {
+                self.flush_fresh();
+                self.fresh_for = index;
+            }
+            self.fresh.extend_from_slice(frames);
+            self.write_fresh(true);
         }
     }
 
@@ -100,6 +105,12 @@ impl Core {
 
     /// Writes what was made in this event.
     pub(super) fn flush_fresh(&mut self) {
+        self.write_fresh(false);
+    }
+
+    /// Writes what was made in this event; what the socket does not take moves to the outbox, `excused`
+    /// when it is not held against the client.
+    fn write_fresh(&mut self, excused: bool) {
         let index = std::mem::replace(&mut self.fresh_for, NONE);
         if self.fresh.is_empty() {
             return;
@@ -111,8 +122,17 @@ impl Core {
             match result {
                 Ok(written) if written == fresh.len() => {}
                 Ok(written) => {
-                    self.outbox(index).push(&fresh[written..]);
+                    let outbox = self.outbox(index);
+                    if excused {
+                        outbox.push_excused(&fresh[written..]);
+                    } else {
+                        outbox.push(&fresh[written..]);
+                    }
+                    let too_much = outbox.charged() > self.settings.max_private_bytes;
                     self.block(index);
+                    if too_much {
+                        self.close_unasked(index, Cause::Slow);
+                    }
                 }
                 Err(_) => self.broken(index),
             }

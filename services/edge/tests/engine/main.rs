@@ -191,6 +191,7 @@ fn w13_a_close_is_answered_once_with_the_same_code() {
 fn w14_the_server_closes_first_and_waits_at_most_two_seconds() {
     let server = Server::start();
     let mut client = server.client("");
+    until("it is counted", || server.connections() == 1);
     client.text("bye 1000");
     let begun = Instant::now();
     assert_eq!(client.close_code(), Some(1000));

@@ -98,7 +98,8 @@ pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
 /// Appends a close frame. `reason` is cut to the 123 bytes that fit, at a character's border.
 pub fn push_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
     let Some(code) = code else { return push_frame(out, Opcode::Close, &[]) };
-    let reason = &reason[..reason.floor_char_boundary(123)];
+    let fits = (0..=reason.len().min(123)).rev().find(|&end| reason.is_char_boundary(end)).unwrap_or(0);
+    let reason = &reason[..fits];
     out.extend_from_slice(&frame_header(Opcode::Close, 2 + reason.len()));
     out.extend_from_slice(&code.to_be_bytes());
     out.extend_from_slice(reason.as_bytes());
