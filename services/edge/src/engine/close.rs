@@ -14,7 +14,7 @@
 use super::core::Core;
 use super::polling::Verdict;
 use super::slot::{NONE, Phase};
-use crate::bridge::RoomId;
+use crate::bridge::{ConnKey, RoomId};
 use crate::conn::{Action, Cause, Close};
 use crate::wire::websocket::{Violation, codes, push_close};
 use std::net::Shutdown;
@@ -113,7 +113,7 @@ impl Core {
     }
 
     /// The state machine's last call. The connection leaves its rooms.
-    fn finish(&mut self, index: u32, cause: Cause) {
+    pub(super) fn finish(&mut self, index: u32, cause: Cause) {
         self.handle.stats().closed(cause);
         let rooms = self.leave_all(index);
         // In the meantime nothing may call into it.
@@ -215,6 +215,11 @@ impl Core {
         } else {
             self.free(index);
         }
+        self.close_candidate(candidate, cause);
+    }
+
+    /// A WebSocket that probes ends with its session.
+    pub(super) fn close_candidate(&mut self, candidate: Option<ConnKey>, cause: Cause) {
         if let Some(probe) = candidate.and_then(|key| self.slab.find(key)) {
             self.slab.at(probe).probes = NONE;
             self.close(probe, &Close { code: None, reason: "the session has ended", cause });

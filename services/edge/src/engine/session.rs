@@ -87,15 +87,18 @@ impl Core {
         }
     }
 
-    /// A request broke a rule, or broke: the session ends without a last word but to its waiting GET.
+    /// A request broke a rule, or broke: the session is gone at once, and only its waiting GET hears of it.
     fn end_session(&mut self, index: u32, cause: Cause) {
         if self.slab.get(index).phase != Phase::Open {
             return;
         }
-        if let Some(polling) = &mut self.slab.at(index).polling {
+        let candidate = self.slab.at(index).polling.as_mut().and_then(|polling| {
             polling.end();
-        }
-        self.close(index, &Close { code: None, reason: "", cause });
+            polling.candidate()
+        });
+        self.finish(index, cause);
+        self.free(index);
+        self.close_candidate(candidate, cause);
     }
 
     fn obey(&mut self, index: u32, verdict: &Verdict) {
