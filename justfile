@@ -25,6 +25,25 @@ fmt:
 docs:
     PLAZA_BLESS=1 cargo test -p plaza-tests --test system docs::
 
+# The chart without a cluster: renders, rules, refusals.
+chart:
+    cargo test -p plaza-tests --test chart
+
+# Records what the chart renders now, and its table of values; read the difference.
+chart-bless:
+    scripts/chart-readme
+    PLAZA_BLESS=1 cargo test -p plaza-tests --test chart golden::
+
+# The three images, with Docker; `just images --build-arg BUILDER=...` takes other base images.
+images *arguments:
+    for service in edge session fanout; do \
+      docker build --target $service --tag plaza-$service:`sed -n 's/^appVersion: *//p' charts/plaza/Chart.yaml` {{arguments}} . || exit 1; \
+    done
+
+# A cluster in kind with Plaza in it, on http://localhost:5000.
+kind: images
+    k8s/kind/up
+
 # Licences, advisories, bans and sources of all dependencies; needs `cargo install cargo-deny`.
 deny:
     cargo deny --all-features check

@@ -1,7 +1,6 @@
 {{/* The name that objects begin with. */}}
 {{- define "plaza.name" -}}
-{{- $name := default .Release.Name .Values.nameOverride -}}
-{{- $name | trunc 40 | trimSuffix "-" -}}
+{{- .Values.nameOverride | default .Release.Name | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* Selector labels of a component: dict "root" . "component" "edge". */}}
@@ -18,22 +17,29 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 app.kubernetes.io/part-of: plaza
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | quote }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
-{{/* metadata of an object: dict "root" "component" "name" (suffix), optional "annotations", "labels". */}}
+{{/* metadata of an object: dict "root" "component", optional "name" (suffix), "annotations", "labels".
+     Of two labels or annotations of one name the more particular wins, and the selector's always. */}}
 {{- define "plaza.metadata" -}}
 name: {{ include "plaza.name" .root }}-{{ .name | default .component }}
 namespace: {{ .root.Release.Namespace }}
 labels:
-  {{- include "plaza.labels" . | nindent 2 }}
-  {{- with .labels }}
+  {{- $own := include "plaza.labels" . | fromYaml }}
+  {{- merge $own (deepCopy (.labels | default dict)) .root.Values.commonLabels | toYaml | nindent 2 }}
+{{- with merge (deepCopy (.annotations | default dict)) .root.Values.commonAnnotations }}
+annotations:
   {{- toYaml . | nindent 2 }}
-  {{- end }}
-{{- $annotations := merge (deepCopy (.annotations | default dict)) .root.Values.commonAnnotations }}
-{{- with $annotations }}
+{{- end }}
+{{- end -}}
+
+{{/* metadata of a pod template: dict "root" "component" "values", optional "annotations". Versions are no
+     labels here: a chart that changes nothing in a pod must not restart it. */}}
+{{- define "plaza.podMetadata" -}}
+labels:
+  {{- $own := include "plaza.selector" . | fromYaml }}
+  {{- merge $own (deepCopy (.values.podLabels | default dict)) .root.Values.commonLabels | toYaml | nindent 2 }}
+{{- with merge (deepCopy (.values.podAnnotations | default dict)) (.annotations | default dict) .root.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -41,7 +47,8 @@ annotations:
 
 {{/* Image of a service: dict "root" "image". */}}
 {{- define "plaza.image" -}}
-{{ .root.Values.imageRegistry }}{{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
+{{ .root.Values.imageRegistry }}{{ .image.repository }}
+{{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- end -}}
 
 {{/* Environment list without doubles: dict "base" (list) "extra" (list). The later one wins. */}}
@@ -65,10 +72,11 @@ env:
   - { name: POD_NAME, valueFrom: { fieldRef: { fieldPath: metadata.name } } }
   - { name: POD_IP, valueFrom: { fieldRef: { fieldPath: status.podIP } } }
   {{- with .root.Values.otel.endpoint }}
+  - { name: NODE_NAME, valueFrom: { fieldRef: { fieldPath: spec.nodeName } } }
   - { name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }} }
   - { name: OTEL_SERVICE_NAME, value: plaza-{{ $.component }} }
   - name: OTEL_RESOURCE_ATTRIBUTES
-    value: k8s.pod.name=$(POD_NAME),k8s.namespace.name={{ $.root.Release.Namespace }}
+    value: k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME),k8s.namespace.name={{ $.root.Release.Namespace }}
   {{- end }}
 {{- end -}}
 
@@ -86,47 +94,39 @@ readOnlyRootFilesystem: true
 capabilities: { drop: [ALL] }
 {{- end -}}
 
-{{/* Placement of a service's pods: dict "root" "component" "values". */}}
-{{- define "plaza.placement" -}}
+{{/* Which nodes a pod may go to: dict "root" "values". */}}
+{{- define "plaza.scheduling" -}}
+{{- range $key := list "nodeSelector" "tolerations" "affinity" "priorityClassName" }}
+{{- with get $.values $key }}
+{{ dict $key . | toYaml }}
+{{- end }}
+{{- end }}
+{{- with .root.Values.imagePullSecrets }}
+{{ dict "imagePullSecrets" . | toYaml }}
+{{- end }}
+{{- end -}}
+
+{{/* How the pods of a service spread: dict "root" "component" "values". */}}
+{{- define "plaza.spread" -}}
 topologySpreadConstraints:
+{{- with .values.topologySpreadConstraints }}
+  {{- toYaml . | nindent 2 }}
+{{- else }}
   {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
   - maxSkew: 1
     topologyKey: {{ $key }}
     whenUnsatisfiable: ScheduleAnyway
+    matchLabelKeys: [pod-template-hash]
     labelSelector:
       matchLabels:
         {{- include "plaza.selector" $ | nindent 8 }}
   {{- end }}
-{{- with .values.nodeSelector }}
-nodeSelector: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .values.tolerations }}
-tolerations: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .values.affinity }}
-affinity: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
-{{- end }}
-{{- with .root.Values.imagePullSecrets }}
-imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* Addresses inside the release. */}}
-{{- define "plaza.sessionAddr" -}}
-http://{{ include "plaza.name" . }}-session.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}:50051
-{{- end -}}
-{{- define "plaza.fanoutAddr" -}}
-http://{{ include "plaza.name" . }}-fanout.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}:50052
-{{- end -}}
-{{- define "plaza.natsUrl" -}}
-{{- if .Values.nats.embedded.enabled -}}
-nats://{{ include "plaza.name" . }}-nats.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}:4222
-{{- else -}}
-{{ .Values.nats.external.url }}
-{{- end -}}
+{{/* The name of a component's Service inside the cluster: dict "root" "component". */}}
+{{- define "plaza.host" -}}
+{{ include "plaza.name" .root }}-{{ .component }}.{{ .root.Release.Namespace }}.svc.{{ .root.Values.clusterDomain }}
 {{- end -}}
 
 {{/* The load balancer's idle timeout that counts. */}}
@@ -139,4 +139,9 @@ nats://{{ include "plaza.name" . }}-nats.{{ .Release.Namespace }}.svc.{{ .Values
 {{- define "plaza.ping" -}}
 {{- $given := int .Values.edge.pingIntervalSeconds -}}
 {{- if $given }}{{ $given }}{{ else if and (eq .Values.ingress.preset "alb-aliyun") (not (int .Values.ingress.idleTimeoutSeconds)) }}10{{ else }}20{{ end -}}
+{{- end -}}
+
+{{/* Seconds that an edge needs between the order to stop and its end: dict of edge.drain. */}}
+{{- define "plaza.stopSeconds" -}}
+{{ add (int .preStopSeconds) (int .windowSeconds) 15 }}
 {{- end -}}

@@ -210,7 +210,7 @@ pub struct Config {
     pub session: Targets,
     /// Where the fanout service is.
     pub fanout: Targets,
-    /// This edge's name, 1 to 40 characters.
+    /// This edge's name, 1 to 63 characters, as long as a pod's name gets.
     pub name: String,
     /// `host:port` of the peer listener as other edges reach it; `None`: derived from the listener.
     pub advertise_addr: Option<String>,
@@ -271,9 +271,9 @@ impl Config {
     ) -> Self {
         let name =
             name.or_else(|| std::env::var("HOSTNAME").ok()).filter(|n| !n.is_empty()).unwrap_or_else(|| "edge".into());
-        if name.chars().count() > 40 {
+        if name.chars().count() > 63 {
             settings
-                .problem("edge-name", format!("it has {} characters; at most 40 are allowed", name.chars().count()));
+                .problem("edge-name", format!("it has {} characters; at most 63 are allowed", name.chars().count()));
         }
         let threads = match settings.integer("threads", 0..=256) {
             0 => std::thread::available_parallelism().map_or(1, usize::from),

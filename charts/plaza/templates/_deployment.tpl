@@ -1,5 +1,9 @@
-{{/* Deployment of session or fanout: dict "root" "component" "values" "port" "env" (list), optional "mounts", "volumes". */}}
-{{- define "plaza.grpcDeployment" -}}
+{{/*
+Deployment of a service:
+  dict "root" "component" "values" "ports" (containerPorts by name, admin is added) "env" (list)
+       "replicas" (0: an autoscaler has them) "maxSurge" "preStop" (seconds), optional "mounts" "volumes"
+*/}}
+{{- define "plaza.deployment" -}}
 {{- $c := . -}}
 {{- with .values }}
 apiVersion: apps/v1
@@ -7,31 +11,28 @@ kind: Deployment
 metadata:
   {{- include "plaza.metadata" $c | nindent 2 }}
 spec:
-  replicas: {{ int .replicas }}
+  {{- if $c.replicas }}
+  replicas: {{ int $c.replicas }}
+  {{- end }}
   revisionHistoryLimit: 3
   strategy:
-    rollingUpdate: { maxUnavailable: 0, maxSurge: 1 }
+    rollingUpdate: { maxUnavailable: 0, maxSurge: {{ $c.maxSurge }} }
   selector:
     matchLabels:
       {{- include "plaza.selector" $c | nindent 6 }}
   template:
     metadata:
-      labels:
-        {{- include "plaza.labels" $c | nindent 8 }}
-        {{- with .podLabels }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
-      {{- with .podAnnotations }}
-      annotations:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
+      {{- include "plaza.podMetadata" $c | nindent 6 }}
     spec:
       automountServiceAccountToken: false
       enableServiceLinks: false
       terminationGracePeriodSeconds: {{ int .terminationGracePeriodSeconds }}
       securityContext:
         {{- include "plaza.podSecurity" $c | nindent 8 }}
-      {{- include "plaza.placement" $c | nindent 6 }}
+      {{- include "plaza.spread" $c | nindent 6 }}
+      {{- with include "plaza.scheduling" $c | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
       containers:
         - name: {{ $c.component }}
           image: {{ include "plaza.image" (dict "root" $c.root "image" .image) }}
@@ -40,15 +41,18 @@ spec:
           args: {{- toYaml . | nindent 12 }}
           {{- end }}
           ports:
-            - { name: grpc, containerPort: {{ $c.port }} }
+            {{- range $name, $port := $c.ports }}
+            - { name: {{ $name }}, containerPort: {{ $port }} }
+            {{- end }}
             - { name: admin, containerPort: 9090 }
           env:
             {{- $env := concat (include "plaza.commonEnv" $c | fromYaml).env $c.env }}
-            {{- if .reflection }}{{ $env = append $env (dict "name" "PLAZA_REFLECTION" "value" "true") }}{{ end }}
             {{- include "plaza.env" (dict "base" $env "extra" .extraEnv) | nindent 12 }}
+          {{- with $c.preStop }}
           lifecycle:
             preStop:
-              sleep: { seconds: 5 }
+              sleep: { seconds: {{ int . }} }
+          {{- end }}
           startupProbe:
             httpGet: { path: /livez, port: admin }
             periodSeconds: 1
@@ -56,10 +60,12 @@ spec:
           livenessProbe:
             httpGet: { path: /livez, port: admin }
             periodSeconds: 10
+            timeoutSeconds: 3
             failureThreshold: 3
           readinessProbe:
             httpGet: { path: /readyz, port: admin }
             periodSeconds: 2
+            timeoutSeconds: 2
             failureThreshold: 1
           resources:
             {{- toYaml .resources | nindent 12 }}

@@ -1,0 +1,66 @@
+//! The services understand what the chart tells them.
+
+use crate::renders::{items, renders};
+use plaza_edge::config as edge;
+use plaza_kit::grpc::{GRPC_FLAGS, GrpcOptions};
+use plaza_kit::settings::{Flag, Settings};
+use plaza_kit::telemetry::LOG_FLAGS;
+use plaza_session::config as session;
+use serde_json::Value;
+
+/// What the chart sets in a service of every render goes through the service's own settings.
+fn accepted(component: &str, tables: &[&'static [Flag]], read: impl Fn(&mut Settings)) {
+    for (case, render) in &renders().by_name {
+        let (_, pod) = render
+            .pods()
+            .find(|(_, t)| t["metadata"]["labels"]["app.kubernetes.io/component"] == component)
+            .unwrap_or_else(|| panic!("{case} has no {component}"));
+        let mut pairs = Vec::new();
+        for variable in items(&pod["spec"]["containers"][0]["env"]) {
+            let name = variable["name"].as_str().expect("variables have names");
+            let Some(flag) = tables.iter().copied().flatten().find(|flag| flag.variable() == name) else {
+                assert!(!name.starts_with("PLAZA_"), "{case}: {component} has no flag for {name}");
+                continue;
+            };
+            if let Some(value) = variable["value"].as_str() {
+                pairs.push((flag.name, value));
+            }
+        }
+        let mut settings = Settings::from_pairs(tables, &pairs);
+        read(&mut settings);
+        assert!(!pairs.is_empty(), "{case}: {component} is told nothing");
+        settings.finish().unwrap_or_else(|problems| panic!("{case}: {component}: {problems}"));
+    }
+}
+
+#[test]
+fn the_edge_accepts_its_settings() {
+    accepted("edge", &[edge::PROCESS_FLAGS, edge::FLAGS, LOG_FLAGS], |settings| {
+        edge::Process::from_settings(settings);
+        edge::Config::from_settings(settings);
+    });
+}
+
+#[test]
+fn the_session_service_accepts_its_settings() {
+    accepted(
+        "session",
+        &[session::LISTEN_FLAGS, session::FLAGS, session::SHARED_FLAGS, GRPC_FLAGS, LOG_FLAGS],
+        |settings| {
+            session::Config::from_settings(settings);
+            GrpcOptions::from_settings(settings);
+        },
+    );
+}
+
+#[test]
+fn the_edge_pings_as_fast_as_the_load_balancer_needs() {
+    for (case, ping) in
+        [("default", "20s"), ("alb-aliyun", "20s"), ("alb-aliyun-unowned", "10s"), ("everything", "25s")]
+    {
+        let pod = renders().by_name[case].pods().find(|(name, _)| name.ends_with("-edge")).expect("it is rendered").1;
+        let variables = &pod["spec"]["containers"][0]["env"];
+        let value = items(variables).find(|v| v["name"] == "PLAZA_PING_INTERVAL").map(|v| &v["value"]);
+        assert_eq!(value, Some(&Value::from(ping)), "{case}");
+    }
+}

@@ -1,0 +1,13 @@
+//! The Helm chart without a cluster: what it renders, what it refuses, and whether the services
+//! understand what it tells them.
+//!
+//! `cases/` are sets of values, `golden/` what each renders, `refused/` sets that must fail with the
+//! sentence in their first line. `PLAZA_BLESS=1` writes `golden/` and `k8s/plain/` anew; read the
+//! difference before you commit it.
+
+mod flags;
+mod golden;
+mod helm;
+mod refused;
+mod renders;
+mod rules;
