@@ -38,6 +38,16 @@ async fn jetstream(url: &str, pairs: &[(&str, &str)]) -> (Arc<JetStreamLog>, Shu
     (log, shutdown)
 }
 
+/// A subscription that the server knows of: a message of our own has come back on the same connection.
+async fn subscribed(client: &async_nats::Client, subject: &'static str) -> async_nats::Subscriber {
+    let subscriber = client.subscribe(subject).await.expect("subscribed");
+    let inbox = client.new_inbox();
+    let mut barrier = client.subscribe(inbox.clone()).await.expect("subscribed");
+    client.publish(inbox, "".into()).await.expect("sent");
+    barrier.next().await.expect("the barrier comes back");
+    subscriber
+}
+
 /// Asks until the log serves: it connects in the background.
 async fn ready(log: &dyn EventLog) -> Epoch {
     let asked = async {
@@ -83,8 +93,7 @@ async fn data_i07_forged_headers_change_no_order_and_no_position() {
     let (log, _shutdown) = jetstream(&server.url(), &[]).await;
     ready(&*log).await;
     let client = async_nats::connect(server.url()).await.expect("the server runs");
-    let mut out = client.subscribe("chat.out.r").await.expect("subscribed");
-    client.flush().await.expect("subscribed");
+    let mut out = subscribed(&client, "chat.out.r").await;
     let before = fill(&*log, "r", 1).await[0];
     let mut forged = HeaderMap::new();
     for name in ["nats-last-sequence", "Nats-Last-Sequence", "nats-sequence", "Nats-Sequence", "Nats-Subject"] {
@@ -115,8 +124,7 @@ async fn a_duplicate_ack_comes_with_a_hint_to_the_room() {
     let (log, _shutdown) = jetstream(&server.url(), &[]).await;
     ready(&*log).await;
     let client = async_nats::connect(server.url()).await.expect("the server runs");
-    let mut out = client.subscribe("chat.out.r").await.expect("subscribed");
-    client.flush().await.expect("subscribed");
+    let mut out = subscribed(&client, "chat.out.r").await;
     let publish = event("r", "x");
     let (position, _) = stored(&*log, publish.clone()).await;
     stored(&*log, publish).await;

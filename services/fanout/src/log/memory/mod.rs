@@ -73,7 +73,7 @@ struct State {
     store: Store,
     dedupe: Dedupe,
     feed: Feed,
-    /// Who waits for a room ([`EventLog::wakes`]); entries without a waiter go when the room is next touched.
+    /// Who waits for a room ([`EventLog::wakes`]); entries without a waiter go with the next event or waiter.
     wakes: HashMap<RoomName, watch::Sender<u64>>,
     last_seq: u64,
     last_beat: u64,
@@ -195,6 +195,7 @@ impl EventLog for MemoryLog {
 
     fn wakes(&self, room: &RoomName) -> BoxFuture<'_, Result<BoxStream<'static, ()>, LogError>> {
         let mut state = self.state();
+        state.wakes.retain(|_, waiting| waiting.receiver_count() > 0);
         let waiting = state.wakes.entry(room.clone()).or_insert_with(|| watch::channel(0).0).subscribe();
         ready(Ok(WatchStream::from_changes(waiting).map(|_| ()).boxed())).boxed()
     }
