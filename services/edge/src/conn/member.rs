@@ -2,7 +2,8 @@
 //! The protocols read the wishes and write the answers.
 //!
 //! Order: at most one publish of a connection waits for the store in each room, so that retries
-//! inside the edge cannot reorder what a client sent; others wait here, at most [`MAX_WAITING`].
+//! inside the edge cannot reorder what a client sent; others wait here: as many as a client may send at
+//! once, and at least [`MIN_WAITING`].
 
 use super::refusal::{Refusal, position, room};
 use super::settings::{Bucket, Settings};
@@ -19,8 +20,10 @@ use std::sync::Arc;
 
 /// Rooms of one connection.
 pub(crate) const MAX_ROOMS: usize = 100;
-/// Publishes of one connection that wait for their turn.
-pub(crate) const MAX_WAITING: usize = 8;
+/// Publishes of one connection that may wait for their turn, whatever the burst of its rate is.
+pub(crate) const MIN_WAITING: usize = 8;
+/// The same, however large the burst is.
+pub(crate) const MAX_WAITING: usize = 128;
 /// Requests of one connection that wait for an answer.
 pub(crate) const MAX_IN_FLIGHT: usize = 128;
 /// Largest data of a publish in bytes.
@@ -264,7 +267,8 @@ impl Member {
         }
         // One more may stand here: the one that leaves at once when nothing is before it.
         let goes_at_once = self.joined(name).is_some_and(|room| !room.publishing) && self.waiting.is_empty();
-        if self.waiting.len() >= MAX_WAITING && !goes_at_once {
+        let room_to_wait = (self.settings.message_burst as usize).clamp(MIN_WAITING, MAX_WAITING);
+        if self.waiting.len() >= room_to_wait && !goes_at_once {
             return Err(Refusal::new(Code::Busy));
         }
         self.waiting.push_back(Waiting { tag, room: name.clone(), event: Box::new(event), retry });

@@ -168,20 +168,30 @@ fn a_message_behind_a_name_on_its_way_waits_for_it() {
 }
 
 #[test]
-fn eight_messages_wait_and_one_more_is_busy() {
-    let mut driver = named();
-    for n in 0..9 {
+fn a_burst_waits_its_turn_and_one_more_is_busy() {
+    let mut driver = in_lobby_with(Settings { message_burst: 3, ..settings() }, "40");
+    let name = driver.text(r#"42["set_username","a"]"#).asked();
+    driver.reply(name.id, Reply::Renamed("a".into()));
+    driver.out.clear();
+    // The first is on its way, eight wait: the least that may, however small the burst.
+    for n in 10..19 {
         driver.text(&format!(r#"42{n}["message","{n}"]"#));
     }
     assert!(driver.texts().is_empty());
-    driver.text(r#"429["message","9"]"#);
-    assert_eq!(driver.texts(), [r#"439[{"ok":false,"code":"busy","message":"服务器繁忙,请稍后再试"}]"#]);
-    for n in 0..9 {
+    driver.text(r#"4219["message","19"]"#);
+    assert_eq!(driver.texts(), [r#"4319[{"ok":false,"code":"busy","message":"服务器繁忙,请稍后再试"}]"#]);
+    for n in 10..19 {
         let asked = driver.asked();
         driver.reply(asked.id, published(n));
         assert!(driver.texts()[0].starts_with(&format!("43{n}[")));
     }
     assert!(!driver.has_asked());
+
+    let mut burst = named();
+    for n in 0..21 {
+        burst.text(&format!(r#"42{n}["message","{n}"]"#));
+    }
+    assert!(burst.texts().is_empty(), "a burst that the rate allows finds room");
 }
 
 #[test]
