@@ -50,7 +50,7 @@ impl HubMetrics {
             "Stored events that this version does not know",
             m.unknown_events.clone(),
         );
-        registry.register("plaza_sessions", "Sessions of this edge", m.sessions.clone());
+        registry.register("plaza_edge_sessions", "Sessions of this edge", m.sessions.clone());
         registry.register("plaza_rooms", "Rooms that are heard here", m.rooms.clone());
         registry.register("plaza_unresolved_publishes", "Publishes without a result yet", m.unresolved.clone());
         registry.register("plaza_beat_age_milliseconds", "Time since the last beat of the store", m.beat_age.clone());
@@ -131,7 +131,7 @@ impl ShardMetrics {
         let mut buckets: Vec<(f64, u64)> = (LATENCY_BOUNDS_US.iter().enumerate())
             .map(|(index, bound)| (*bound as f64 / 1e6, self.sum(|s| &s.latency[index])))
             .collect();
-        buckets.push((f64::MAX, self.sum(|s| &s.latency[LATENCY_BOUNDS_US.len()])));
+        buckets.push((f64::INFINITY, self.sum(|s| &s.latency[LATENCY_BOUNDS_US.len()])));
         let count = buckets.iter().map(|(_, n)| n).sum();
         let sum = self.sum(|s| &s.latency_sum_us) as f64 / 1e6;
         let mut metric = encoder.encode_descriptor(
