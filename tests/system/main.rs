@@ -8,5 +8,6 @@ mod fanout_service;
 mod feed;
 mod hub;
 mod servers;
+mod session_service;
 mod session_store;
 mod tidy;

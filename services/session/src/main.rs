@@ -46,10 +46,6 @@ async fn serve(listen: Listen, config: Config, grpc: GrpcOptions) -> anyhow::Res
         readiness: Readiness::new(),
         grpc,
     };
-    tracing::info!(flag = "listen", addr = %parts.listener.local_addr()?, "listening");
-    if let Some(listener) = &parts.admin_listener {
-        tracing::info!(flag = "admin-listen", addr = %listener.local_addr()?, "listening");
-    }
     if config.redis_url.is_none() {
         tracing::warn!("no --redis-url: sessions are kept in this process alone, and end with it");
     }

@@ -1,0 +1,237 @@
+//! `plaza-session` as it runs: its gRPC API, Redis that goes and comes back, presence events that
+//! are published once whatever is away.
+
+use plaza_fanout::{MemoryLog, MemoryOptions};
+use plaza_kit::admin::Readiness;
+use plaza_kit::grpc::GrpcOptions;
+use plaza_kit::metrics::Metrics;
+use plaza_kit::settings::Settings;
+use plaza_kit::shutdown::Shutdown;
+use plaza_proto::code::Code;
+use plaza_proto::event::event::Kind;
+use plaza_proto::fanout::ReadHistoryRequest;
+use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
+use plaza_proto::session as pb;
+use plaza_proto::session::edge_lease_service_client::EdgeLeaseServiceClient;
+use plaza_proto::session::op::Op as Body;
+use plaza_proto::session::session_service_client::SessionServiceClient;
+use plaza_tests::cluster::{Service, http_get, wait_ready};
+use plaza_tests::process::{PATIENCE, Process, free_port, installed};
+use plaza_tests::redis::RedisServer;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+const PAUSE: Duration = Duration::from_millis(50);
+
+async fn start(redis: &RedisServer, more: &[&str]) -> Service {
+    let mut args = vec!["--redis-url".to_owned(), redis.url()];
+    args.extend(more.iter().map(|&arg| arg.to_owned()));
+    let service = Service::start("plaza-session", &args).await;
+    wait_ready(service.admin).await;
+    service
+}
+
+fn channel(service: &Service) -> Channel {
+    Endpoint::from_shared(service.url()).expect("a URL").timeout(Duration::from_secs(5)).connect_lazy()
+}
+
+fn edge_name() -> String {
+    format!("edge-a#{}", plaza_session::random::boot())
+}
+
+async fn register(
+    edges: &mut EdgeLeaseServiceClient<Channel>,
+    incarnation: &str,
+) -> Result<pb::RegisterResponse, Status> {
+    let request = pb::RegisterRequest {
+        edge: "edge-a".to_owned(),
+        incarnation: incarnation.to_owned(),
+        advertise_addr: "127.0.0.1:5001".to_owned(),
+        ..pb::RegisterRequest::default()
+    };
+    edges.register(request).await.map(tonic::Response::into_inner)
+}
+
+async fn apply(edges: &mut EdgeLeaseServiceClient<Channel>, incarnation: &str, ops: Vec<Body>) -> Vec<pb::OpResult> {
+    let ops = ops.into_iter().map(|op| pb::Op { op: Some(op) }).collect();
+    let request = pb::ApplyRequest { incarnation: incarnation.to_owned(), ops };
+    edges.apply(request).await.expect("a living lease").into_inner().results
+}
+
+fn present(room: &str, user: usize, present: bool) -> Body {
+    Body::Presence(pb::SetPresence {
+        room: room.to_owned(),
+        user_id: format!("u{user}"),
+        username: format!("User {user}"),
+        present,
+    })
+}
+
+/// A fanout with a log in memory, on an address of our choice.
+async fn fanout(listener: std::net::TcpListener, log: Arc<MemoryLog>, shutdown: Shutdown) {
+    let mut settings = Settings::from_pairs(&[plaza_fanout::FLAGS], &[]);
+    let config = plaza_fanout::Config::from_settings(&mut settings);
+    let parts = plaza_fanout::Parts {
+        listener,
+        admin_listener: None,
+        metrics: Arc::new(Metrics::new("fanout", "test")),
+        readiness: Readiness::new(),
+        grpc: GrpcOptions::default(),
+        memory: Some(log),
+    };
+    plaza_fanout::run(config, parts, shutdown).await.expect("fanout runs");
+}
+
+/// The room's events as kind and user, once `count` are there.
+async fn history(addr: SocketAddr, room: &str, count: usize) -> Vec<(Kind, String)> {
+    let channel = Endpoint::from_shared(format!("http://{addr}")).expect("a URL").connect_lazy();
+    let mut client = FanoutServiceClient::new(channel);
+    let begin = Instant::now();
+    loop {
+        let request = ReadHistoryRequest { room: room.to_owned(), limit: 100, ..ReadHistoryRequest::default() };
+        if let Ok(answer) = client.read_history(request).await {
+            let events: Vec<_> = answer.into_inner().events.into_iter().filter_map(|event| event.event).collect();
+            if events.len() >= count {
+                return events.into_iter().map(|event| (event.kind(), event.user_id)).collect();
+            }
+        }
+        assert!(begin.elapsed() < PATIENCE, "{count} events of {room} are not there");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generic_python_client_finds_the_session_service_by_reflection() {
+    let redis = RedisServer::start().await;
+    let service = start(&redis, &["--reflection"]).await;
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let venv = tests.join("../target/tools/venv/bin/python3");
+    let python = if venv.exists() { venv } else { installed("python3") };
+    let script = tests.join("clients/session_client.py").display().to_string();
+    let mut client = Process::start("session_client", &python, &[script, service.addr.to_string()], &[]);
+    let status = client.wait().await;
+    let log = client.log();
+    assert!(status.success() && log.contains(" passed, 0 failed"), "ended with {status}:\n{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_may_be_away_at_the_start_and_later() {
+    let mut redis = RedisServer::start().await;
+    redis.kill();
+    let service = start(&redis, &[]).await;
+    let mut sessions = SessionServiceClient::new(channel(&service));
+    let mut edges = EdgeLeaseServiceClient::new(channel(&service));
+    for _ in 0..20 {
+        let begin = Instant::now();
+        let refused = sessions.count_members(pb::CountMembersRequest { room: "lobby".to_owned() }).await;
+        assert_eq!(refused.map_err(|status| Code::of_status(&status)).err(), Some(Code::Unavailable));
+        assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    }
+    let ready = http_get(service.admin, "/readyz").await.expect("an answer");
+    assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("redis"), "{ready}");
+
+    redis.restart().await;
+    let first = edge_name();
+    until(async || register(&mut edges, &first).await.ok()).await;
+    let boot = register(&mut edges, &first).await.expect("redis is back").boot;
+
+    redis.restart().await;
+    let heartbeat = pb::HeartbeatRequest { incarnation: first.clone(), counter: 1, ..pb::HeartbeatRequest::default() };
+    until(async || {
+        let refused = edges.heartbeat(heartbeat.clone()).await.err();
+        refused.filter(|status| Code::of_status(status) == Code::LeaseLost)
+    })
+    .await;
+    let again = register(&mut edges, &edge_name()).await.expect("redis is back");
+    assert_ne!(again.boot, boot, "the data is another one");
+
+    let log = service.process.log();
+    let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert!(lines("waiting for it") <= 3, "a line for each change, not for each call:\n{log}");
+    assert!(lines("redis answers again") >= 1, "{log}");
+}
+
+/// Asks until there is an answer.
+async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no such answer in time");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn presence_events_wait_for_fanout_and_are_published_once_and_in_order() {
+    let redis = RedisServer::start().await;
+    let addr: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+    let url = format!("http://{addr}");
+    // Two replicas: whichever reads the outbox publishes it.
+    let args = ["--fanout-addr", url.as_str()];
+    let (one, two) = tokio::join!(start(&redis, &args), start(&redis, &args));
+    let mut edges = EdgeLeaseServiceClient::new(channel(&one));
+    let incarnation = edge_name();
+    register(&mut edges, &incarnation).await.expect("a lease");
+    let users = 20;
+    apply(&mut edges, &incarnation, (0..users).map(|user| present("lobby", user, true)).collect()).await;
+
+    let (log, _feed) = MemoryLog::new(&MemoryOptions::default());
+    let first = Shutdown::new();
+    let listener = plaza_kit::net::bind(addr, "listen").expect("a free port");
+    let running = first.spawn("fanout", fanout(listener, Arc::clone(&log), first.clone()));
+    history(addr, "lobby", users).await;
+    first.begin();
+    running.await.expect("fanout ends");
+
+    // While it is away again, more happens, and one replica dies.
+    apply(&mut EdgeLeaseServiceClient::new(channel(&two)), &incarnation, vec![present("lobby", 0, false)]).await;
+    drop(one);
+    let second = Shutdown::new();
+    let listener = plaza_kit::net::bind(addr, "listen").expect("the port is free again");
+    let running = second.spawn("fanout", fanout(listener, log, second.clone()));
+    let events = history(addr, "lobby", users + 1).await;
+    let mut expected: Vec<_> = (0..users).map(|user| (Kind::Joined, format!("u{user}"))).collect();
+    expected.push((Kind::Left, "u0".to_owned()));
+    assert_eq!(events, expected);
+    second.begin();
+    running.await.expect("fanout ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn look_alike_names_have_one_holder() {
+    let redis = RedisServer::start().await;
+    let service = start(&redis, &["--unique-usernames"]).await;
+    let mut edges = EdgeLeaseServiceClient::new(channel(&service));
+    let incarnation = edge_name();
+    register(&mut edges, &incarnation).await.expect("a lease");
+    let open = |n: u8, username: &str| {
+        Body::Open(pb::Open {
+            session_id: format!("{n:0>20}"),
+            user_id: format!("u{n}"),
+            protocol: "plaza-json".to_owned(),
+            pid: String::new(),
+            username: username.to_owned(),
+        })
+    };
+    let results = apply(
+        &mut edges,
+        &incarnation,
+        vec![open(1, "paypal"), open(2, "PayPa1"), open(3, "p\u{430}ypal"), open(4, ""), open(5, "王小明")],
+    )
+    .await;
+    let codes: Vec<Option<String>> = results
+        .into_iter()
+        .map(|result| match result.result.expect("each has a result") {
+            pb::op_result::Result::Rejected(rejected) => Some(rejected.code),
+            pb::op_result::Result::Session(_) | pb::op_result::Result::Done(_) => None,
+        })
+        .collect();
+    let code = |text: &str| Some(text.to_owned());
+    assert_eq!(codes, [None, code("username_taken"), code("bad_username"), None, None]);
+}
