@@ -5,6 +5,9 @@ use crate::engine::{Adopt, Poll, Stats};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Messages that the inbox holds without allocating.
+pub(super) const INBOX_ROOM: usize = 1_024;
+
 /// The inbox had no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the shard's inbox is full")]
@@ -39,7 +42,7 @@ struct Queue {
 
 impl ShardHandle {
     pub(super) fn new(index: u16, capacity: usize, waker: mio::Waker) -> Self {
-        let messages = VecDeque::with_capacity(256);
+        let messages = VecDeque::with_capacity(INBOX_ROOM.min(capacity));
         let queue = Mutex::new(Queue { messages, sleeping: false, closed: false });
         Self { shared: Arc::new(Shared { index, capacity, queue, waker, stats: Stats::default() }) }
     }

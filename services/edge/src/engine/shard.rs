@@ -5,7 +5,7 @@
 //! run in the middle of its work.
 
 use super::core::Core;
-use super::inbox::ShardHandle;
+use super::inbox::{INBOX_ROOM, ShardHandle};
 use super::options::Settings;
 use super::slot::Phase;
 use super::sweep::Swept;
@@ -56,7 +56,7 @@ impl Shard {
         let handle = ShardHandle::new(index, settings.inbox, waker);
         let registry = poll.registry().try_clone()?;
         let core = Core::new(index, settings, handle, registry, requests);
-        Ok(Self { poll, events: mio::Events::with_capacity(EVENTS), batch: VecDeque::with_capacity(256), core })
+        Ok(Self { poll, events: mio::Events::with_capacity(EVENTS), batch: VecDeque::with_capacity(INBOX_ROOM), core })
     }
 
     /// A sender into the inbox.
