@@ -30,7 +30,7 @@ fn id(n: u8) -> MessageId {
 
 /// The store's side of a feed.
 enum Store {
-    Nats { jetstream: async_nats::jetstream::Context, client: async_nats::Client, incarnation: String },
+    Nats { jetstream: Box<async_nats::jetstream::Context>, client: async_nats::Client, incarnation: String },
     Memory { feed: mpsc::Sender<FeedMessage>, last: u64, previous: std::collections::HashMap<RoomName, u64> },
 }
 
@@ -102,7 +102,7 @@ async fn nats_store(server: &NatsServer) -> Store {
         ..Config::default()
     };
     jetstream.create_stream(config).await.expect("the stream is made");
-    Store::Nats { jetstream, client, incarnation: "edge#1".into() }
+    Store::Nats { jetstream: Box::new(jetstream), client, incarnation: "edge#1".into() }
 }
 
 async fn next(feed: &mut dyn EventFeed) -> FeedItem {

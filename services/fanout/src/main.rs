@@ -43,8 +43,8 @@ fn main() -> ExitCode {
 async fn serve(listen: Listen, config: Config, grpc: GrpcOptions) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals()?;
     let parts = Parts {
-        listener: plaza_kit::net::bind(listen.grpc, "--listen")?,
-        admin_listener: Some(plaza_kit::net::bind(listen.admin, "--admin-listen")?),
+        listener: plaza_kit::net::bind(listen.grpc, "listen")?,
+        admin_listener: Some(plaza_kit::net::bind(listen.admin, "admin-listen")?),
         metrics: Arc::new(Metrics::new("fanout", VERSION)),
         readiness: Readiness::new(),
         grpc,
