@@ -2,6 +2,7 @@
 
 use crate::renders::{items, renders};
 use plaza_edge::config as edge;
+use plaza_fanout::config as fanout;
 use plaza_kit::grpc::{GRPC_FLAGS, GrpcOptions};
 use plaza_kit::settings::{Flag, Settings};
 use plaza_kit::telemetry::LOG_FLAGS;
@@ -51,6 +52,14 @@ fn the_session_service_accepts_its_settings() {
             GrpcOptions::from_settings(settings);
         },
     );
+}
+
+#[test]
+fn the_fanout_service_accepts_its_settings() {
+    accepted("fanout", &[fanout::LISTEN_FLAGS, fanout::FLAGS, GRPC_FLAGS, LOG_FLAGS], |settings| {
+        fanout::Config::from_settings(settings);
+        GrpcOptions::from_settings(settings);
+    });
 }
 
 #[test]

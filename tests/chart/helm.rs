@@ -37,7 +37,8 @@ pub(crate) fn template(release: &str, namespace: &str, values: &Path, more: &[&s
     args.extend(more);
     let output = helm(&args);
     let said = |bytes| String::from_utf8(bytes).expect("helm writes UTF-8");
-    if output.status.success() { Ok(said(output.stdout)) } else { Err(said(output.stderr)) }
+    // Helm 4 writes an empty line between documents, Helm 3 does not.
+    if output.status.success() { Ok(said(output.stdout).replace("\n\n---", "\n---")) } else { Err(said(output.stderr)) }
 }
 
 /// The YAML files of a folder, by name without ending, in order.

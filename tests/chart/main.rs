@@ -8,6 +8,7 @@
 mod flags;
 mod golden;
 mod helm;
+mod manifests;
 mod refused;
 mod renders;
 mod rules;

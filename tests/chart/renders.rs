@@ -85,8 +85,8 @@ fn parsed(rendered: BTreeMap<String, (String, String)>) -> Renders {
     Renders { by_name, problems: strings(&answer["problems"]), unknown: strings(&answer["unknown"]) }
 }
 
-/// Passes texts through `validate.py`.
-fn validate(input: &[u8]) -> Value {
+/// Passes texts, by name as JSON, through `validate.py`.
+pub(crate) fn validate(input: &[u8]) -> Value {
     let mut python = tool("venv/bin", "python3");
     python.arg("tests/chart/validate.py").args(VERSIONS).current_dir(root());
     let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 starts");

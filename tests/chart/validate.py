@@ -33,6 +33,8 @@ def main():
     for name, text in json.load(sys.stdin).items():
         documents[name] = [document for document in yaml.load_all(text, Loader) if document]
         for document in documents[name]:
+            if "kind" not in document:
+                continue  # a file of values
             what = f"{name}: {document['kind']} {document['metadata']['name']}"
             for version in sys.argv[1:]:
                 try:
