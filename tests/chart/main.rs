@@ -9,6 +9,8 @@ mod flags;
 mod golden;
 mod helm;
 mod manifests;
+mod notes;
 mod refused;
 mod renders;
 mod rules;
+mod versions;
