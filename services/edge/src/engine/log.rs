@@ -86,6 +86,20 @@ impl Log {
         self.frames.get(usize::try_from(number.checked_sub(self.dropped)?).ok()?)
     }
 
+    /// Bytes and number of the frames behind `cursor` that are not volatile.
+    pub(super) fn durable_after(&self, cursor: u64) -> (u64, u64) {
+        let (mut begin, mut bytes, mut count) = (cursor, 0, 0);
+        let first = self.frames.partition_point(|frame| frame.end <= cursor);
+        for frame in self.frames.iter().skip(first) {
+            if frame.seq != 0 {
+                bytes += frame.end - begin;
+                count += 1;
+            }
+            begin = frame.end;
+        }
+        (bytes, count)
+    }
+
     /// Appends a frame.
     pub(super) fn append(&mut self, bytes: &[u8], seq: u64, at_us: u64, skip: u32, pool: &mut Pool) {
         let full = self.segments.back().is_none_or(|last| last.bytes.capacity() - last.bytes.len() < bytes.len());

@@ -329,13 +329,19 @@ impl Core {
         frames.chain(outbox).min().unwrap_or_else(|| self.now())
     }
 
-    /// Closes a connection that is too far behind one of its rooms.
+    /// Closes a connection that is too far behind one of its rooms. Volatile events, which it will skip,
+    /// do not count, as long as the log that it holds back stays small.
     pub(super) fn check_lag(&mut self, index: u32) {
-        let (bytes, messages) = (self.settings.max_lag_bytes, self.settings.max_lag_messages);
+        let (max_bytes, max_messages) = (self.settings.max_lag_bytes, self.settings.max_lag_messages);
         let slow = self.slab.get(index).memberships().any(|membership| {
             self.boards[membership.board as usize].as_ref().is_some_and(|board| {
-                let log = &board.log;
-                log.head() - membership.cursor > bytes || log.count() - log.number_at(membership.cursor) > messages
+                let (log, next) = (&board.log, board.log.number_at(membership.cursor));
+                let (bytes, messages) = (log.head() - membership.cursor, log.count() - next);
+                if bytes <= max_bytes && messages <= max_messages {
+                    return false;
+                }
+                let (bytes, messages) = log.durable_after(membership.cursor);
+                bytes > max_bytes || messages > max_messages || log.head() - membership.cursor > 4 * max_bytes
             })
         });
         if slow {

@@ -148,6 +148,40 @@ fn row_13_a_member_that_does_not_read_is_closed_at_a_frame_border() {
 }
 
 #[test]
+fn a_member_that_is_behind_skips_volatile_events_and_loses_no_other() {
+    let server = Server::start();
+    let mut slow = server.client("1");
+    let mut quick = server.client("1");
+    // Fill the kernel's buffers with events of a size that keeps within the bound of messages.
+    let mut seq = 0;
+    let text = "z".repeat(60_000);
+    while server.shard.stats().log_bytes.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+        seq += 1;
+        server.deliver(1, seq, &text);
+        assert_eq!(quick.next_text(), text);
+        quick.text("turn");
+        assert_eq!(quick.next_text(), "turn");
+        assert!(seq < 500, "the kernel takes no more than this");
+    }
+    for number in 0..2_000 {
+        server.deliver(1, 0, &format!("typing {number}"));
+    }
+    for number in 0..2_000 {
+        assert_eq!(quick.next_text(), format!("typing {number}"));
+    }
+    server.deliver(1, seq + 1, "the last");
+    assert_eq!(quick.next_text(), "the last");
+    let mut got = 0;
+    loop {
+        match slow.next_text() {
+            last if last == "the last" => break,
+            event => got += u64::from(event == text),
+        }
+    }
+    assert_eq!((got, server.closed(Cause::Slow)), (seq, 0));
+}
+
+#[test]
 fn i09_what_one_connection_alone_may_leave_unread_is_bounded() {
     let server = Server::start();
     let mut client = server.client("");
