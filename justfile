@@ -34,11 +34,9 @@ chart-bless:
     scripts/chart-readme
     PLAZA_BLESS=1 cargo test -p plaza-tests --test chart golden::
 
-# The three images, with Docker; `just images --build-arg BUILDER=...` takes other base images.
+# The three images; `just images --push PREFIX` pushes them, the rest goes to docker, podman or buildah.
 images *arguments:
-    for service in edge session fanout; do \
-      docker build --target $service --tag plaza-$service:`sed -n 's/^appVersion: *//p' charts/plaza/Chart.yaml` {{arguments}} . || exit 1; \
-    done
+    scripts/images {{arguments}}
 
 # A cluster in kind with Plaza in it, on http://localhost:5000.
 kind: images
