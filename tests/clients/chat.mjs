@@ -72,8 +72,12 @@ async function scenario(title, io, transports) {
     for (const client of clients) await client.line("ada:你好");
   });
   await step("many messages from both edges arrive in one order", async () => {
-    const count = 40;
-    for (let n = 0; n < count; n += 1) clients[n % 2].socket.emit("message", `#${n}`);
+    // Eight messages of a client may wait for the store at once; the ninth is told to wait.
+    const [count, atOnce] = [64, 8];
+    for (let n = 0; n < count; n += 2 * atOnce) {
+      const burst = Array.from({ length: 2 * atOnce }, (_, i) => clients[i % 2].emit("message", `#${n + i}`));
+      for (const ack of await Promise.all(burst)) equal(ack.ok, true, "a burst of eight");
+    }
     const orders = [];
     for (const client of clients) {
       const order = [];
