@@ -36,13 +36,13 @@ fn urls(cluster: &Cluster) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_javascript_clients_chat_over_two_edges() {
-    let cluster = Cluster::start_with(2, &["--open-publish"]).await;
+    let cluster = Cluster::start_with(2, &["--open-publish", "--message-rate", "0"]).await;
     run(&installed("node"), "chat.mjs", &urls(&cluster)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stock_python_client_chats_over_two_edges() {
-    let cluster = Cluster::start(2).await;
+    let cluster = Cluster::start_with(2, &["--message-rate", "0"]).await;
     run(&python(), "chat.py", &urls(&cluster)).await;
 }
 
@@ -57,7 +57,7 @@ async fn the_tutorials_page_works_in_two_browsers_on_two_edges() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plazas_own_protocol_in_json_works_over_two_edges() {
-    let cluster = Cluster::start(2).await;
+    let cluster = Cluster::start_with(2, &["--message-rate", "0"]).await;
     run(&installed("node"), "plaza.mjs", &urls(&cluster)).await;
 }
 

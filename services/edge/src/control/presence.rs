@@ -1,4 +1,5 @@
-//! Who is in which room on this edge. The session service is told what changed, as absolute facts,
+//! Who is in which room on this edge. The session service is told what changed, as absolute facts. A
+//! user who appears is told at once, so that even the shortest stay is seen to end; everything else is
 //! coalesced: somebody who reloads a page within the pause neither leaves nor joins.
 
 use super::hub::Hub;
@@ -17,7 +18,12 @@ impl Hub {
             room.here += 1;
         }
         user.username = username.clone();
-        self.changed.insert((id, conn.user_id.clone()));
+        if user.told.is_none() {
+            user.told = Some(username.clone());
+            self.session.owe(set_presence(room.name.as_str(), &conn.user_id, Some(username)));
+        } else {
+            self.changed.insert((id, conn.user_id.clone()));
+        }
     }
 
     /// A named connection is no longer in a room.
