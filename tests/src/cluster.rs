@@ -71,6 +71,9 @@ impl Cluster {
     }
 
     /// Starts one more edge.
+    ///
+    /// # Panics
+    /// When it does not become ready.
     pub async fn add_edge(&mut self, args: &[&str]) -> &Service {
         let mut all = vec![
             "--peer-listen".into(),

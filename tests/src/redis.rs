@@ -13,6 +13,9 @@ pub struct RedisServer {
 
 impl RedisServer {
     /// Starts one and waits until it accepts connections.
+    ///
+    /// # Panics
+    /// When it finds no free port in five tries, or does not start.
     pub async fn start() -> Self {
         let mut server = Self { process: None, port: 0, folder: fresh_folder("redis") };
         // Another process may take the port between the choice and the start: choose again.

@@ -1,5 +1,7 @@
 //! System and conformance tests: one binary, a module per topic.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests end the test where they cannot go on")]
+
 mod clients;
 mod docs;
 mod fanout_cases;

@@ -103,7 +103,13 @@ impl Http {
     /// Status and headers.
     pub(crate) async fn head(&mut self) -> Option<Response> {
         let status = self.line().await?;
-        let status = status.strip_prefix("HTTP/1.1 ").or(status.strip_prefix("HTTP/1.0 ")).expect("a status line").get(..3)?.parse().ok()?;
+        let status = status
+            .strip_prefix("HTTP/1.1 ")
+            .or(status.strip_prefix("HTTP/1.0 "))
+            .expect("a status line")
+            .get(..3)?
+            .parse()
+            .ok()?;
         let mut headers = Vec::new();
         loop {
             let line = self.line().await?;
