@@ -113,12 +113,20 @@ impl Process {
     /// # Panics
     /// When it has not ended within [`PATIENCE`].
     pub async fn wait(&mut self) -> std::process::ExitStatus {
+        self.wait_within(PATIENCE).await
+    }
+
+    /// Waits for the end of a program that does much.
+    ///
+    /// # Panics
+    /// When it has not ended within `limit`.
+    pub async fn wait_within(&mut self, limit: Duration) -> std::process::ExitStatus {
         let begin = Instant::now();
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return status;
             }
-            assert!(begin.elapsed() < PATIENCE, "{} does not end; its log:\n{}", self.name, tail(&self.log()));
+            assert!(begin.elapsed() < limit, "{} does not end; its log:\n{}", self.name, tail(&self.log()));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -3,6 +3,7 @@
 use plaza_tests::cluster::Cluster;
 use plaza_tests::process::{Process, built, free_port, installed};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// `tests/clients`, where the clients live.
 fn folder() -> PathBuf {
@@ -24,8 +25,8 @@ async fn run(program: &Path, script: &str, args: &[String]) {
     );
     let mut all = vec![folder().join(script).display().to_string()];
     all.extend_from_slice(args);
-    let mut process = Process::start(script, program, &all, &[]);
-    let status = process.wait().await;
+    let mut process = Process::start(script.rsplit('/').next().unwrap_or(script), program, &all, &[]);
+    let status = process.wait_within(Duration::from_secs(240)).await;
     let log = process.log();
     assert!(status.success() && log.contains(" passed, 0 failed"), "{script} ended with {status}:\n{log}");
 }
@@ -53,6 +54,12 @@ async fn the_tutorials_page_works_in_two_browsers_on_two_edges() {
     let mut args = vec![port.to_string()];
     args.extend(urls(&cluster));
     run(&installed("node"), "tutorial.mjs", &args).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_works_in_two_browsers_on_two_edges() {
+    let cluster = Cluster::start_with(2, &["--message-rate", "0"]).await;
+    run(&installed("node"), "../browser/page.spec.mjs", &urls(&cluster)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
