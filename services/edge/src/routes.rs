@@ -14,7 +14,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::{HOST, HeaderValue, ORIGIN, RETRY_AFTER};
+use http::header::{HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, StatusCode};
 use plaza_kit::admin::Readiness;
 use plaza_kit::telemetry::LogGate;
@@ -131,6 +131,10 @@ async fn plaza(State(door): State<Door>, request: Request) -> Response {
     }
     // A client that offers nothing speaks JSON: simple tools can chat.
     let subprotocol = choose_subprotocol(request.headers(), &[JSON_SUBPROTOCOL, PROTO_SUBPROTOCOL]);
+    if subprotocol.is_none() && request.headers().contains_key(SEC_WEBSOCKET_PROTOCOL) {
+        let known = "subprotocols are plaza.v1.json and plaza.v1.proto\n";
+        return (StatusCode::BAD_REQUEST, known).into_response();
+    }
     let json = subprotocol != Some(PROTO_SUBPROTOCOL);
     let options = SocketOptions { text: json, binary: !json, ..door.public.options };
     let connection = Box::new(PlazaConnection::new(door.public.settings.clone(), json));

@@ -28,8 +28,8 @@ use tokio::sync::mpsc;
 const ROUND: usize = 256;
 /// Resolution of the hub's timers.
 const TICK: Duration = Duration::from_millis(25);
-/// Presence changes are gathered so long.
-const COALESCE: Millis = 75;
+/// Who goes is told after so long, and not at all when back by then.
+pub(super) const COALESCE: Millis = 75;
 /// A room that nobody is in is heard so long.
 pub(super) const RELEASE: Millis = 30_000;
 /// Every room's tail is checked once in this time.
@@ -88,12 +88,11 @@ pub(super) struct Hub {
     pub(super) behind: Vec<(RoomId, u64, usize)>,
     /// Rooms that nobody is in, by the time when they are given up.
     pub(super) releases: VecDeque<(Millis, RoomId, u64)>,
-    /// Users whose presence has changed.
-    pub(super) changed: HashSet<(RoomId, Arc<str>)>,
+    /// Users whose presence has changed, and when it is told.
+    pub(super) changed: HashMap<(RoomId, Arc<str>), Millis>,
     pub(super) asked: HashMap<u64, Asked>,
     pub(super) next_ask: u64,
     waiters: HashMap<ReadKey, Vec<Waiter>>,
-    presence_at: Millis,
     /// Rounds of the second, for the things that are looked at once in it.
     second: Millis,
 }
@@ -126,11 +125,10 @@ pub(super) async fn run(parts: HubParts) {
         sweep_next: 0,
         behind: Vec::new(),
         releases: VecDeque::new(),
-        changed: HashSet::new(),
+        changed: HashMap::new(),
         asked: HashMap::new(),
         next_ask: 0,
         waiters: HashMap::new(),
-        presence_at: 0,
         second: 0,
     };
     let mut tick = tokio::time::interval(TICK);
@@ -266,8 +264,7 @@ impl Hub {
         if !self.behind.is_empty() {
             self.catch_up();
         }
-        if now >= self.presence_at {
-            self.presence_at = now + COALESCE;
+        if !self.changed.is_empty() {
             self.flush_presence();
         }
         self.watch_tick();

@@ -1,8 +1,8 @@
-//! Who is in which room on this edge. The session service is told what changed, as absolute facts. A
-//! user who appears is told at once, so that even the shortest stay is seen to end; everything else is
-//! coalesced: somebody who reloads a page within the pause neither leaves nor joins.
+//! Who is in which room on this edge. The session service is told what changed, as absolute facts:
+//! who comes at once, who goes after a pause, so that somebody who reloads a page within it neither
+//! leaves nor joins.
 
-use super::hub::Hub;
+use super::hub::{COALESCE, Hub};
 use crate::bridge::{ConnKey, RoomId};
 use plaza_proto::session::{Op, SetPresence, op};
 use std::sync::Arc;
@@ -18,11 +18,10 @@ impl Hub {
             room.here += 1;
         }
         user.username = username.clone();
-        if user.told.is_none() {
+        if user.told.as_ref() != Some(username) {
             user.told = Some(username.clone());
-            self.session.owe(set_presence(room.name.as_str(), &conn.user_id, Some(username)));
-        } else {
-            self.changed.insert((id, conn.user_id.clone()));
+            let op = set_presence(room.name.as_str(), &conn.user_id, Some(username));
+            self.session.owe(op);
         }
     }
 
@@ -34,7 +33,7 @@ impl Hub {
         if user.connections == 0 {
             room.here -= 1;
         }
-        self.changed.insert((id, user_id.clone()));
+        self.changed.entry((id, user_id.clone())).or_insert(self.now + COALESCE);
     }
 
     /// A connection has a name, or another one.
@@ -47,14 +46,16 @@ impl Hub {
                 self.appear(key, id);
             } else if let Some(user) = self.rooms.get_mut(id).and_then(|room| room.users.get_mut(&user_id)) {
                 user.username = username.clone();
-                self.changed.insert((id, user_id.clone()));
+                self.changed.entry((id, user_id.clone())).or_insert(self.now + COALESCE);
             }
         }
     }
 
-    /// Tells the session service what has changed since the last time.
+    /// Tells the session service who has gone, or goes by another name, since the last time.
     pub(super) fn flush_presence(&mut self) {
-        for (id, user_id) in std::mem::take(&mut self.changed) {
+        let now = self.now;
+        let due: Vec<_> = self.changed.extract_if(|_, due| *due <= now).map(|(changed, _)| changed).collect();
+        for (id, user_id) in due {
             let Some(room) = self.rooms.get_mut(id) else { continue };
             let Some(user) = room.users.get_mut(&user_id) else { continue };
             let present = (user.connections > 0).then(|| user.username.clone());

@@ -320,8 +320,8 @@ impl Hub {
                 let mut count = page.count;
                 let mut members: Vec<_> = page.members.into_iter().map(|m| (m.username, m.user_id)).collect();
                 if let Some(room) = self.rooms.named(name).and_then(|id| self.rooms.get_mut(id)) {
-                    // Who has come a moment ago is here, though the service is told only after the pause.
-                    for (user_id, user) in room.users.iter().filter(|(_, user)| user.told.is_none()) {
+                    // Who has come a moment ago is here, though the service may not know it yet.
+                    for (user_id, user) in room.users.iter().filter(|(_, user)| user.connections > 0) {
                         if members.len() < WHO && members.iter().all(|(_, known)| **known != **user_id) {
                             members.push((user.username.to_string(), user_id.to_string()));
                             count += 1;

@@ -21,8 +21,9 @@ use tokio::sync::mpsc;
 
 /// Unresolved events of this edge on their way; the same number may wait.
 const IN_FLIGHT: usize = 256;
-/// Events of one connection that may wait.
-const WAITING_EACH: usize = 8;
+/// Events of one connection and room that may wait: more than the burst that the rate limit lets in, so
+/// that whoever keeps to the rate is never told `busy` for it.
+const WAITING_EACH: usize = 32;
 /// Events in a batch at most, and their bytes.
 const BATCH: (usize, usize) = (64, 48 << 10);
 /// After this time the sender is told `timeout`.
@@ -116,7 +117,7 @@ impl Link {
     /// Takes an event of a connection. Its `tag` is set here.
     ///
     /// # Errors
-    /// [`Code::Busy`]: 8 of this connection and room, or 256 of the edge, wait already.
+    /// [`Code::Busy`]: 32 of this connection and room, or 256 of the edge, wait already.
     pub fn submit(&mut self, item: PublishItem, to: ConnKey, id: u32, room: RoomId, now: Millis) -> Result<(), Code> {
         if let Some(lane) = self.lanes.get_mut(&(to, room)) {
             if lane.len() >= WAITING_EACH || self.waiting >= IN_FLIGHT {

@@ -57,12 +57,12 @@ fn one_round_is_one_batch() {
 #[test]
 fn a_sender_has_one_event_of_a_room_on_its_way() {
     let (mut link, mut stream) = linked();
-    for id in 1..=9 {
-        link.submit(item(), key(1), id, RoomId(1), 0).expect("eight may wait");
+    for id in 1..=33 {
+        link.submit(item(), key(1), id, RoomId(1), 0).expect("32 may wait");
     }
-    assert_eq!(link.submit(item(), key(1), 10, RoomId(1), 0), Err(Code::Busy));
+    assert_eq!(link.submit(item(), key(1), 34, RoomId(1), 0), Err(Code::Busy));
     let mut done = Vec::new();
-    for id in 1..=9 {
+    for id in 1..=33 {
         link.flush(0);
         let tags = sent(&mut stream);
         assert_eq!(tags.len(), 1, "one at a time");
