@@ -9,6 +9,7 @@ use plaza_edge::control::{self, Ends, Outlet};
 use plaza_edge::engine::Full;
 use plaza_edge::feed::memory::MemoryFeed;
 use plaza_edge::metrics::HubMetrics;
+use plaza_edge::upstream::registration::Registration;
 use plaza_fanout::MemoryLog;
 use plaza_fanout::log::memory::Faults;
 use plaza_kit::admin::Readiness;
@@ -127,7 +128,15 @@ impl House {
         let ends =
             Ends { requests: asked, outlets: vec![Box::new(inbox.clone())], feed: Box::new(MemoryFeed::new(feed)) };
         let hub_metrics = metrics.registry(HubMetrics::register);
-        control::start(&config, "127.0.0.1:1".into(), ends, hub_metrics, &readiness, &shutdown);
+        control::start(
+            &config,
+            "127.0.0.1:1".into(),
+            Registration::default(),
+            ends,
+            hub_metrics,
+            &readiness,
+            &shutdown,
+        );
         Self { requests, inbox, log, shutdown, slots: AtomicU32::new(0) }
     }
 

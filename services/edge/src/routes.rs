@@ -5,7 +5,7 @@ use crate::accept::origin::{Origins, Verdict};
 use crate::accept::polling::{self, EngineIoEndpoint};
 use crate::accept::upgrade;
 use crate::config::Config;
-use crate::conn::{self, Chat, Connection, EngineIo, PlazaConnection, SocketIo};
+use crate::conn::{self, Chat, Connection, EdgeNumber, EngineIo, PlazaConnection, SocketIo};
 use crate::engine::{ShardHandle, SocketOptions};
 use crate::wire::plaza::{JSON_SUBPROTOCOL, PROTO_SUBPROTOCOL};
 use crate::wire::websocket::choose_subprotocol;
@@ -41,10 +41,10 @@ struct Door {
 }
 
 impl Public {
-    /// The routes of an edge with these shards.
-    pub fn new(config: &Config, shards: &[ShardHandle], readiness: &Readiness) -> Self {
+    /// The routes of an edge with this number and these shards.
+    pub fn new(config: &Config, number: EdgeNumber, shards: &[ShardHandle], readiness: &Readiness) -> Self {
         Self {
-            settings: Arc::new(connection_settings(config)),
+            settings: Arc::new(connection_settings(config, number)),
             shards: shards.into(),
             origins: Arc::new(config.allowed_origins.clone()),
             options: SocketOptions { max_message_bytes: config.limits.max_message_bytes, ..SocketOptions::default() },
@@ -75,8 +75,9 @@ impl Public {
     }
 }
 
-fn connection_settings(config: &Config) -> conn::Settings {
+fn connection_settings(config: &Config, edge_number: EdgeNumber) -> conn::Settings {
     conn::Settings {
+        edge_number,
         ping_interval_ms: config.ping_interval.as_millis() as u64,
         ping_timeout_ms: config.ping_timeout.as_millis() as u64,
         max_message_bytes: config.limits.max_message_bytes,

@@ -16,6 +16,7 @@ use crate::feed::nats::{NatsFeed, NatsFeedError};
 use crate::feed::{EventFeed, FeedSource};
 use crate::metrics::{HubMetrics, ShardMetrics};
 use crate::routes::Public;
+use crate::upstream::registration::Registration;
 use axum::Router;
 use futures_util::future::join_all;
 use plaza_kit::admin::{self, Readiness};
@@ -94,10 +95,12 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
         FeedSource::Nats(options) => Box::new(NatsFeed::start(&options, &upstream).await?),
         FeedSource::Memory(source) => Box::new(MemoryFeed::new(source)),
     };
+    let registration = Registration::default();
     let outlets = handles.iter().map(|handle| Box::new(handle.clone()) as Box<dyn Outlet>).collect();
     control::start(
         &config,
         advertise_addr,
+        registration.clone(),
         Ends { requests: inbox, outlets, feed },
         hub_metrics,
         &readiness,
@@ -108,7 +111,7 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
         admin::serve(listener, metrics, readiness.clone(), &shutdown)?;
     }
     let stop = CancellationToken::new();
-    let public = Public::new(&config, &handles, &readiness);
+    let public = Public::new(&config, registration.number(), &handles, &readiness);
     let mut threads = start_shards(shards, parts.listeners, &public, &stop)?;
     if let Some(listener) = parts.peer_listener {
         // The relay comes here; until then the port answers, so that the rules for it can be tried.

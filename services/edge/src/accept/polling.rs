@@ -136,7 +136,7 @@ impl EngineIoEndpoint {
 
     /// The session's shard, when its sid names this edge.
     fn shard(&self, sid: &Sid) -> Option<&ShardHandle> {
-        if sid.edge == self.settings.edge_number { self.shards.get(usize::from(sid.shard)) } else { None }
+        if sid.edge == self.settings.edge_number.get() { self.shards.get(usize::from(sid.shard)) } else { None }
     }
 
     /// Asks a shard; `None`: it is overloaded or gone.

@@ -113,7 +113,7 @@ pub(super) fn text(packet: impl Into<Bytes>) -> Action {
 impl<A: Application> Connection for EngineIo<A> {
     fn on_open(&mut self, key: ConnKey, now: Millis, out: &mut Vec<Action>) {
         let open = OpenPacket {
-            sid: Sid { edge: self.settings.edge_number, shard: key.shard, slot: key.slot, secret: self.secret },
+            sid: Sid { edge: self.settings.edge_number.get(), shard: key.shard, slot: key.slot, secret: self.secret },
             upgradable: self.polling,
             ping_interval_ms: self.settings.ping_interval_ms,
             ping_timeout_ms: self.settings.ping_timeout_ms,

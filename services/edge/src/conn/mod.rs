@@ -16,7 +16,7 @@ pub use chat::Chat;
 pub use engineio::{Application, EngineIo};
 pub use plaza::PlazaConnection;
 pub use probe::Probe;
-pub use settings::Settings;
+pub use settings::{EdgeNumber, Settings};
 pub use socketio::{Admission, Handler, SocketIo};
 
 use crate::bridge::{ConnKey, Control, Identity, Op, Reply, RoomId, Variant};

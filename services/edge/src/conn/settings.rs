@@ -1,12 +1,31 @@
 //! What all connections of an edge share, and their rates.
 
 use super::Millis;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The opaque number of an edge, known once the session service gave it; 0 until then. Clones are the
+/// same number.
+#[derive(Clone, Debug, Default)]
+pub struct EdgeNumber(Arc<AtomicU32>);
+
+impl EdgeNumber {
+    /// The number now.
+    pub fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sets it.
+    pub fn set(&self, number: u32) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+}
 
 /// Settings of connections; plain data, shared by all.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Opaque number of this edge, part of every sid.
-    pub edge_number: u32,
+    /// Number of this edge, part of every sid.
+    pub edge_number: EdgeNumber,
     /// Milliseconds from a pong to the next ping.
     pub ping_interval_ms: u64,
     /// Milliseconds a client has for its pong.
@@ -29,7 +48,7 @@ impl Default for Settings {
     /// The defaults of the flags; edge number 0.
     fn default() -> Self {
         Self {
-            edge_number: 0,
+            edge_number: EdgeNumber::default(),
             ping_interval_ms: 20_000,
             ping_timeout_ms: 10_000,
             upgrade_timeout_ms: 10_000,

@@ -20,6 +20,7 @@ use crate::feed::EventFeed;
 use crate::metrics::HubMetrics;
 use crate::upstream::publish::stream;
 use crate::upstream::read::Reader;
+use crate::upstream::registration::Registration;
 use crate::upstream::session::SessionLink;
 use crate::upstream::{Context, OUTCOMES};
 use plaza_kit::admin::Readiness;
@@ -66,6 +67,7 @@ pub struct Ends {
 pub fn start(
     config: &Config,
     advertise_addr: String,
+    registration: Registration,
     ends: Ends,
     metrics: HubMetrics,
     readiness: &Readiness,
@@ -79,7 +81,7 @@ pub fn start(
         ends,
         outcomes: news,
         reader: Reader::new(fanout, session.clone(), context.clone()),
-        session: SessionLink::start(config.name.clone(), advertise_addr, session, context),
+        session: SessionLink::start(config.name.clone(), advertise_addr, session, registration, context),
         feed_cache_bytes: config.feed_cache_bytes,
         metrics,
         readiness: readiness.clone(),

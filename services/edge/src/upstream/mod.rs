@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 pub mod publish;
 pub mod read;
+pub mod registration;
 pub mod session;
 
 /// Outcomes that wait for the hub.

@@ -6,6 +6,7 @@
 //! Operations go up in order, one call at a time, in batches of what has gathered meanwhile. One that
 //! somebody waits for fails when the service does; one that is owed is kept until it has been applied.
 
+use super::registration::{Registration, SharedKey};
 use super::{Backoff, CALL, Context, Outcome};
 use plaza_proto::code::Code;
 use plaza_proto::fanout::{Command, Rejected};
@@ -70,8 +71,15 @@ pub struct SessionLink {
 }
 
 impl SessionLink {
-    /// Begins to register `edge`, and keeps its lease until the shutdown.
-    pub fn start(edge: String, advertise_addr: String, channel: Channel, context: Context) -> Self {
+    /// Begins to register `edge`, and keeps its lease until the shutdown. What comes with the lease is
+    /// in `registration`.
+    pub fn start(
+        edge: String,
+        advertise_addr: String,
+        channel: Channel,
+        registration: Registration,
+        context: Context,
+    ) -> Self {
         let (entries, inbox) = mpsc::channel(QUEUE);
         let (done, confirmed) = mpsc::channel(QUEUE);
         let connections = Arc::new(AtomicU32::new(0));
@@ -80,6 +88,7 @@ impl SessionLink {
             client: EdgeLeaseServiceClient::new(channel),
             edge,
             advertise_addr,
+            registration,
             context,
             inbox,
             confirmed,
@@ -152,6 +161,7 @@ struct Lease {
     client: EdgeLeaseServiceClient<Channel>,
     edge: String,
     advertise_addr: String,
+    registration: Registration,
     context: Context,
     inbox: mpsc::Receiver<Entry>,
     confirmed: mpsc::Receiver<String>,
@@ -212,6 +222,7 @@ impl Lease {
                     self.keys = answer.resume_keys;
                     self.boot = answer.boot;
                     self.edge_number = answer.edge_number;
+                    self.share();
                     (self.counter, self.acknowledged) = (0, 0);
                     self.owed.clear();
                     self.incarnation.clone_from(&incarnation);
@@ -327,11 +338,19 @@ impl Lease {
         self.acknowledged = self.counter;
         if !answer.resume_keys.is_empty() {
             self.keys = answer.resume_keys;
+            self.share();
         }
         if !answer.commands.is_empty() {
             self.tell(SessionEvent::Commands(answer.commands)).await;
         }
         Ok(())
+    }
+
+    /// Tells all parts of the edge its number and keys.
+    fn share(&self) {
+        let keys = self.keys.iter();
+        let keys = keys.map(|key| SharedKey { generation: key.generation, secret: key.key.as_slice().into() });
+        self.registration.set(self.edge_number, keys.collect());
     }
 
     /// Answers what is asked meanwhile with `unavailable`, and keeps what is owed.
