@@ -138,7 +138,7 @@ async fn batches_are_answered_tag_by_tag() {
 #[tokio::test]
 async fn an_echo_and_a_command_come_back_on_the_feed() {
     let mut server = Server::start().await;
-    let close = api::CloseSession { session_id: "s".into(), generation: 0, reason: "bye".into() };
+    let close = api::CloseSession { session_id: "s".into(), generation: 0, reason: "bye".into(), replaced: false };
     let command = api::Command { id: "1".into(), command: Some(api::command::Command::Close(close)) };
     let request = api::ControlRequest { edge: "edge#1".into(), command: Some(command.clone()) };
     server.client.control(request).await.expect("sent");

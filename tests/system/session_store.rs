@@ -48,6 +48,7 @@ conformance! {
     a_session_is_opened_joined_renamed_and_closed,
     what_was_carried_out_may_be_repeated,
     a_session_is_recovered_with_its_rooms,
+    a_session_without_a_user_is_recovered_by_its_key_alone,
     data_i13_an_ended_lease_can_do_nothing,
     data_i13_a_close_of_an_old_generation_changes_nothing,
     data_i12_a_user_on_two_edges_joins_and_leaves_once,
@@ -243,6 +244,9 @@ async fn a_session_is_recovered_with_its_rooms(store: &dyn SessionStore) {
     let wrong_user = Op::Recover { by: RecoverBy::Session(id("s1")), user_id: "u:other".to_owned() };
     assert_eq!(refused(&one(store, &b, wrong_user).await), Some(Code::NotFound));
 
+    let own = Op::Recover { by: RecoverBy::Session(id("s1")), user_id: String::new() };
+    assert_eq!(refused(&one(store, &b, own).await), Some(Code::NotFound), "a user is named who owns it");
+
     // While the first edge still has it: it is told to close the old connection.
     let mut applied = apply(store, &b, [recover("s1")]).await;
     let Outcome::Recovered(recovered, positions) = applied.outcomes.remove(0) else { panic!("{applied:?}") };
@@ -252,7 +256,10 @@ async fn a_session_is_recovered_with_its_rooms(store: &dyn SessionStore) {
     assert_eq!(applied.commands.len(), 1);
     assert_eq!(applied.commands[0].edge, a);
     let waiting = heartbeat(store, &a, &[]).await;
-    assert!(matches!(&waiting[0].1, Body::Close(c) if c.session_id == id("s1") && c.generation == 1), "{waiting:?}");
+    assert!(
+        matches!(&waiting[0].1, Body::Close(c) if c.session_id == id("s1") && c.generation == 1 && c.replaced),
+        "{waiting:?}"
+    );
 
     // After its end, within the window; and not after it.
     apply(store, &b, [close("s1", 2, 60_000)]).await;
@@ -269,6 +276,16 @@ async fn a_session_is_recovered_with_its_rooms(store: &dyn SessionStore) {
     assert_eq!(refused(&one(store, &a, recover("s1")).await), Some(Code::NotFound));
     store.reap().await.expect("an answer");
     assert_eq!(store.totals().await.expect("an answer").sessions, 0);
+}
+
+async fn a_session_without_a_user_is_recovered_by_its_key_alone(store: &dyn SessionStore) {
+    let edge = register(store, "edge-a").await;
+    let own = Opening { user_id: format!("s:{}", id("s1")), ..opening("s1") };
+    apply(store, &edge, [Op::Open(own), open("s2")]).await;
+    let by_key =
+        |session: &str| Op::Recover { by: RecoverBy::Pid(id(&format!("pid{session}"))), user_id: String::new() };
+    assert_eq!(session(one(store, &edge, by_key("s1")).await).generation, 2);
+    assert_eq!(refused(&one(store, &edge, by_key("s2")).await), Some(Code::NotFound));
 }
 
 async fn data_i13_an_ended_lease_can_do_nothing(store: &dyn SessionStore) {

@@ -181,7 +181,7 @@ impl Services {
 }
 
 fn recover_op(recover: pb::Recover) -> Result<Op, Refusal> {
-    user_id(&recover.user_id)?;
+    at_most("user_id", &recover.user_id, MAX_USER_BYTES)?;
     let by = match (recover.pid.is_empty(), recover.session_id.is_empty()) {
         (false, true) => {
             base64url("pid", &recover.pid, 20)?;

@@ -49,6 +49,11 @@ impl Default for StoreOptions {
     }
 }
 
+/// Whether this is the user of a session without token and guest key.
+fn is_own(user_id: &str, session_id: &str) -> bool {
+    user_id.strip_prefix("s:") == Some(session_id)
+}
+
 /// A username, ready to be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
@@ -126,7 +131,7 @@ pub enum Op {
     Recover {
         /// How it is found.
         by: RecoverBy,
-        /// Must be its user.
+        /// Must be its user; empty: a session whose user is its own.
         user_id: String,
     },
     /// Notes a room and where its replay begins.

@@ -94,7 +94,9 @@ impl State {
         let not_found = || Refusal::new(Code::NotFound, "there is nothing to recover");
         let id = id.ok_or_else(not_found)?;
         let record = self.sessions.get_mut(&id).ok_or_else(not_found)?;
-        if record.session.user_id != user_id || record.pid.is_none() || record.expires_at.is_some_and(|at| at <= now) {
+        let own = super::super::is_own(&record.session.user_id, &id);
+        let is_user = if user_id.is_empty() { own } else { record.session.user_id == user_id };
+        if !is_user || record.pid.is_none() || record.expires_at.is_some_and(|at| at <= now) {
             return Err(not_found());
         }
         let before = record.session.generation;
@@ -102,7 +104,7 @@ impl State {
         let held = record.session.edge.clone();
         if held != edge {
             let close =
-                CloseSession { session_id: id.clone(), generation: before, reason: "recovered on another edge".into() };
+                CloseSession { session_id: id.clone(), generation: before, replaced: true, ..Default::default() };
             if let Ok(Some(command)) = self.command(&held, Body::Close(close), now) {
                 commands.push(command);
             }
@@ -281,8 +283,12 @@ impl State {
         now: u64,
     ) -> Result<Option<ForEdge>, StoreError> {
         let session = self.get(id, now)?;
-        let close =
-            CloseSession { session_id: id.to_owned(), generation: session.generation, reason: reason.to_owned() };
+        let close = CloseSession {
+            session_id: id.to_owned(),
+            generation: session.generation,
+            reason: reason.to_owned(),
+            replaced: false,
+        };
         let command = self.command(&session.edge, Body::Close(close), now)?;
         if command.is_none() {
             self.forget(id);

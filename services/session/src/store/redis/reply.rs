@@ -152,9 +152,9 @@ pub(super) fn command(boot: &str, kept: &str) -> Read<Command> {
     let [number, kind, session_id, generation, detail]: [String; 5] =
         serde_json::from_str(kept).map_err(|_| broken("command"))?;
     let body = match kind.as_str() {
-        "close" => {
+        "close" | "replace" => {
             let generation = generation.parse().map_err(|_| broken("generation"))?;
-            Body::Close(CloseSession { session_id, generation, reason: detail })
+            Body::Close(CloseSession { session_id, generation, reason: detail, replaced: kind == "replace" })
         }
         "renamed" => Body::Renamed(Renamed { session_id, username: detail }),
         _ => return Err(broken("known command")),

@@ -69,12 +69,15 @@ local function recover(pid, sid, user)
     return nothing
   end
   local known = call('HMGET', K.session(sid), 'user', 'edge', 'generation', 'pid', 'unique', 'name')
+  if user == '' then
+    user = 's:' .. sid
+  end
   if known[1] ~= user or not known[4] then
     return nothing
   end
   call('HINCRBY', K.session(sid), 'generation', 1)
   if known[2] ~= e then
-    local close = command(known[2], 'close', sid, known[3], 'recovered on another edge')
+    local close = command(known[2], 'replace', sid, known[3], '')
     if type(close) == 'table' then
       commands[#commands + 1] = close
     end
