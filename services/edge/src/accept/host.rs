@@ -1,12 +1,13 @@
 //! The accept loop of a shard: an axum router on hyper's HTTP/1, one small task per HTTP connection.
 
+use super::head::Counted;
 use super::listener::tune;
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,15 +29,18 @@ const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 /// Bounds of the HTTP phase.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpLimits {
-    /// Time for the headers of a request, from its connection's accept or from the answer before it.
+    /// Time for the head of a request, from its connection's accept or from the head's first byte.
     pub header_timeout: Duration,
+    /// Time between an answer and the next request of its connection. Longer than load balancers keep a
+    /// connection for reuse (60 s), or they would reuse one that is just being closed.
+    pub idle_timeout: Duration,
     /// HTTP connections (not upgraded ones) at once; more wait in the listen backlog.
     pub max_connections: usize,
 }
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        Self { header_timeout: Duration::from_secs(5), max_connections: 16_384 }
+        Self { header_timeout: Duration::from_secs(5), idle_timeout: Duration::from_secs(75), max_connections: 16_384 }
     }
 }
 
@@ -111,8 +115,9 @@ async fn serve_connection(
         request.extensions_mut().insert(tasks.clone());
         router.clone().oneshot(request.map(Body::new))
     });
+    let socket = Counted::new(socket);
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(socket.timer(limits))
         .header_read_timeout(limits.header_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES)

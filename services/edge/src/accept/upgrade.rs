@@ -1,5 +1,6 @@
 //! The upgrade: checks the handshake, answers 101, and hands the socket to a shard.
 
+use super::head::Counted;
 use crate::conn::Connection;
 use crate::engine::{Adopt, ShardHandle, SocketOptions};
 use crate::wire::websocket::{Refusal, check_upgrade};
@@ -14,7 +15,6 @@ use http::{HeaderValue, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use std::io;
-use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 /// Answers a WebSocket handshake. After the 101 is written, the socket and what the client sent behind
@@ -70,10 +70,10 @@ async fn hand_over(upgrade: OnUpgrade, shard: ShardHandle, options: SocketOption
 
 /// Takes the socket out of hyper and out of the runtime.
 fn dismantle(upgraded: Upgraded) -> io::Result<(std::net::TcpStream, Bytes)> {
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_other| io::ErrorKind::Unsupported)?;
+    let parts = upgraded.downcast::<TokioIo<Counted>>().map_err(|_other| io::ErrorKind::Unsupported)?;
     // A copy of its own: the leftover is a view into the connection's read buffer.
     let leftover = Bytes::copy_from_slice(&parts.read_buf);
-    Ok((parts.io.into_inner().into_std()?, leftover))
+    Ok((parts.io.into_inner().into_inner().into_std()?, leftover))
 }
 
 /// The answer to a handshake that breaks a rule.
