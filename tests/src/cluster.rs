@@ -19,11 +19,16 @@ pub struct Service {
 impl Service {
     /// Starts a service binary with `--listen` and `--admin-listen` on free ports and more arguments.
     pub async fn start(program: &str, args: &[String]) -> Self {
+        Self::start_with(program, args, &[]).await
+    }
+
+    /// Like [`Self::start`], with variables.
+    pub async fn start_with(program: &str, args: &[String], envs: &[(&str, String)]) -> Self {
         let mut all: Vec<String> = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"]
             .map(str::to_owned)
             .into();
         all.extend_from_slice(args);
-        let mut process = Process::start(program, &built(program), &all, &[]);
+        let mut process = Process::start(program, &built(program), &all, envs);
         let addr = process.listening("listen").await;
         let admin = process.listening("admin-listen").await;
         Self { process, addr, admin }
@@ -48,6 +53,7 @@ pub struct Cluster {
     pub redis: RedisServer,
     /// The room log.
     pub nats: NatsServer,
+    envs: Vec<(&'static str, String)>,
 }
 
 impl Cluster {
@@ -58,12 +64,16 @@ impl Cluster {
 
     /// Like [`Self::start`], with more arguments for each edge.
     pub async fn start_with(edges: usize, edge_args: &[&str]) -> Self {
+        Self::start_in(edges, edge_args, Vec::new()).await
+    }
+
+    /// Like [`Self::start_with`], with variables for every service.
+    pub async fn start_in(edges: usize, edge_args: &[&str], envs: Vec<(&'static str, String)>) -> Self {
         let (redis, nats) = tokio::join!(RedisServer::start(), NatsServer::start());
-        let fanout = Service::start("plaza-fanout", &["--nats-url".into(), nats.url()]).await;
-        let session =
-            Service::start("plaza-session", &["--redis-url".into(), redis.url(), "--fanout-addr".into(), fanout.url()])
-                .await;
-        let mut cluster = Self { edges: Vec::new(), session, fanout, redis, nats };
+        let fanout = Service::start_with("plaza-fanout", &["--nats-url".into(), nats.url()], &envs).await;
+        let args = ["--redis-url".into(), redis.url(), "--fanout-addr".into(), fanout.url()];
+        let session = Service::start_with("plaza-session", &args, &envs).await;
+        let mut cluster = Self { edges: Vec::new(), session, fanout, redis, nats, envs };
         for _ in 0..edges {
             cluster.add_edge(edge_args).await;
         }
@@ -88,7 +98,7 @@ impl Cluster {
             "1".into(),
         ];
         all.extend(args.iter().map(|&a| a.to_owned()));
-        let edge = Service::start("plaza-edge", &all).await;
+        let edge = Service::start_with("plaza-edge", &all, &self.envs).await;
         wait_ready(edge.admin).await;
         self.edges.push(edge);
         self.edges.last().expect("one was just added")

@@ -6,9 +6,11 @@
 //! | [`process`] | any program, with its log in a file |
 //! | [`redis`] | `redis-server` |
 //! | [`nats`] | `nats-server` with JetStream |
+//! | [`otlp`] | a receiver of spans, in this process |
 //! | [`cluster`] | `plaza-edge`, `plaza-session` and `plaza-fanout`, as many as wanted |
 
 pub mod cluster;
 pub mod nats;
+pub mod otlp;
 pub mod process;
 pub mod redis;

@@ -205,7 +205,7 @@ impl Conn<'_> {
             content: Some(Content::Text(text.into())),
             ..Event::default()
         };
-        self.send(2, Op::Publish { room, event: Box::new(event), retry: false, traceparent: None }).await;
+        self.send(2, Op::Publish { room, event: Box::new(event), retry: false, trace: None }).await;
     }
 
     /// Publishes, and takes the event that comes back to the room.

@@ -53,7 +53,7 @@ impl Connection for Member {
             return;
         }
         let event = Event { content: Some(Content::Text(text.to_owned())), ..Event::default() };
-        let op = Op::Publish { room: self.room, event: Box::new(event), retry: false, traceparent: None };
+        let op = Op::Publish { room: self.room, event: Box::new(event), retry: false, trace: None };
         out.push(Action::Request { id: 0, identity: Arc::clone(&self.identity), op });
     }
 
@@ -111,7 +111,8 @@ fn hub(mut requests: mpsc::Receiver<Request>, shard: &ShardHandle) {
         let Some(Content::Text(text)) = event.content else { continue };
         seq += 1;
         let frames = [None, None, None, Some(frame(Opcode::Text, text.as_bytes())), None];
-        let delivery = Arc::new(Delivery { room, seq, skip: None, frames, received: Instant::now() });
+        let delivery =
+            Arc::new(Delivery { room, seq, skip: None, frames, received: Instant::now(), age_us: 0, trace: None });
         while shard.try_deliver(Arc::clone(&delivery)).is_err() {
             std::thread::sleep(Duration::from_millis(1));
         }

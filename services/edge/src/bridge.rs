@@ -9,9 +9,11 @@
 //! A shard's inbox is one FIFO. That makes a join exact: every `Deliver` behind a [`Reply::Joined`]
 //! is an event after the joined position, every one before it is not for that member.
 
+use crate::trace::TraceWish;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use plaza_kit::trace::Span;
 use plaza_proto::code::{Code, Locale};
 use plaza_proto::event::Event;
 use plaza_proto::ids::{MessageId, RoomName};
@@ -27,6 +29,12 @@ pub struct ConnKey {
     pub slot: u32,
     /// Grows each time the slot is used again.
     pub generation: u32,
+}
+
+impl std::fmt::Display for ConnKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.shard, self.slot, self.generation)
+    }
 }
 
 /// A room on this edge, numbered by the hub; not used again while any shard may know it.
@@ -70,6 +78,10 @@ pub struct Delivery {
     pub frames: [Option<Bytes>; Variant::COUNT],
     /// When the event reached this edge, for the latency histogram.
     pub received: std::time::Instant,
+    /// Microseconds that it had been stored then, by the store's clock and this edge's.
+    pub age_us: u32,
+    /// The span of what this edge does with it, if it is sampled. It ends with the last shard that drops it.
+    pub trace: Option<Arc<Span>>,
 }
 
 /// A message to a shard.
@@ -193,6 +205,8 @@ pub struct Request {
     pub identity: Arc<Identity>,
     /// What it wants.
     pub op: Op,
+    /// The span of the client's frame, if it is sampled.
+    pub trace: Option<Span>,
 }
 
 /// What a connection can want.
@@ -232,8 +246,8 @@ pub enum Op {
         event: Box<Event>,
         /// The client marked it as a retry.
         retry: bool,
-        /// W3C trace context, when sampled.
-        traceparent: Option<Box<str>>,
+        /// What the client wants to know of its trace.
+        trace: Option<Box<TraceWish>>,
     },
     /// Tell the others that this user types. No reply.
     Typing {
@@ -263,6 +277,23 @@ pub enum Op {
         /// It may come back with its `pid` or ticket.
         recoverable: bool,
     },
+}
+
+impl Op {
+    /// A name for spans: of a closed set.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Open { .. } => "open",
+            Self::SetUsername { .. } => "set_username",
+            Self::Join { .. } => "join",
+            Self::Leave { .. } => "leave",
+            Self::Publish { .. } => "publish",
+            Self::Typing { .. } => "typing",
+            Self::History { .. } => "history",
+            Self::Who { .. } => "who",
+            Self::Close { .. } => "close",
+        }
+    }
 }
 
 /// How a client asks for its earlier session.
@@ -318,6 +349,8 @@ pub enum Reply {
         id: MessageId,
         /// It had been stored before.
         duplicate: bool,
+        /// The trace's id, if the client asked for it and there is one.
+        trace: Option<Box<str>>,
     },
     /// To [`Op::History`].
     History {

@@ -5,7 +5,8 @@
 //! wire/     codecs, pure: bytes to packets and back              conn/    state machines of the protocols, pure
 //! engine/   shards: sockets, timers, room logs, delivery         web/     the page
 //! control/  the hub: rooms, memberships, sessions of this edge   feed/    NATS in, one exact sequence a room out
-//! upstream/ clients of the session and fanout services           run      wires it all; drain, metrics, config
+//! upstream/ clients of the session and fanout services           trace    its spans
+//!                                                                run      wires it all; drain, metrics, config
 //! ```
 
 pub mod accept;
@@ -19,6 +20,7 @@ pub mod feed;
 pub mod metrics;
 pub mod routes;
 pub mod run;
+pub mod trace;
 pub mod upstream;
 pub mod web;
 pub mod wire;

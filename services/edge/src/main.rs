@@ -8,7 +8,7 @@ use plaza_kit::admin::Readiness;
 use plaza_kit::metrics::Metrics;
 use plaza_kit::settings::Settings;
 use plaza_kit::shutdown::Shutdown;
-use plaza_kit::{net, telemetry};
+use plaza_kit::{net, telemetry, trace};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -35,7 +35,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
-        run(config, parts, shutdown).await?;
+        trace::start("plaza-edge", env!("CARGO_PKG_VERSION"), &parts.metrics);
+        let ended = run(config, parts, shutdown).await;
+        trace::end().await;
+        ended?;
         Ok(ExitCode::SUCCESS)
     })
 }

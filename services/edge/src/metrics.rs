@@ -2,7 +2,7 @@
 //! counts.
 
 use crate::conn::Cause;
-use crate::engine::{LATENCY_BOUNDS_US, ShardHandle, Stats};
+use crate::engine::{LATENCY_BOUNDS_US, ShardHandle, SocketSeconds, Stats};
 use plaza_proto::code::Code;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
@@ -92,6 +92,23 @@ impl HubMetrics {
 pub struct ShardMetrics(pub Vec<ShardHandle>);
 
 impl ShardMetrics {
+    /// Registers what these shards count.
+    pub fn register(registry: &mut Registry, shards: &[ShardHandle]) {
+        let bounds = LATENCY_BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6);
+        let socket_seconds = SocketSeconds::new(bounds);
+        for shard in shards {
+            // Only the first registration of a shard counts.
+            let _ = shard.stats().socket_seconds.set(socket_seconds.clone());
+        }
+        registry.register_with_unit(
+            "plaza_publish_to_socket",
+            "Time from an event's storing until its last member here was served, by the clocks of store and edge",
+            Unit::Seconds,
+            socket_seconds,
+        );
+        registry.register_collector(Box::new(Self(shards.to_vec())));
+    }
+
     fn sum(&self, pick: impl Fn(&Stats) -> &AtomicU64) -> u64 {
         self.0.iter().map(|shard| pick(shard.stats()).load(Relaxed)).sum()
     }

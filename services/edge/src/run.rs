@@ -87,7 +87,7 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
         .collect::<Result<Vec<_>, _>>()?;
     drop(requests);
     let handles: Vec<ShardHandle> = shards.iter().map(Shard::handle).collect();
-    metrics.registry(|registry| registry.register_collector(Box::new(ShardMetrics(handles.clone()))));
+    metrics.registry(|registry| ShardMetrics::register(registry, &handles));
 
     // Everything behind the sockets outlives them: it ends when the drain is over.
     let upstream = Shutdown::new();

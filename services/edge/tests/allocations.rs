@@ -66,7 +66,7 @@ impl Bench {
         let (socket, _) = self.listener.accept().expect("accepted");
         socket.set_nonblocking(true).expect("non-blocking");
         let (connection, options) = (Box::new(Listener(rooms)), SocketOptions::default());
-        self.shard.adopt(Adopt { socket, leftover: Bytes::new(), connection, options }).expect("room");
+        self.shard.adopt(Adopt { socket, leftover: Bytes::new(), connection, options, trace: None }).expect("room");
         client
     }
 
@@ -88,7 +88,7 @@ impl Drop for Bench {
 
 fn event(room: u32, seq: u64) -> Delivery {
     let frames = [None, None, None, Some(frame(Opcode::Text, &[b'x'; 62])), None];
-    Delivery { room: RoomId(room), seq, skip: None, frames, received: Instant::now() }
+    Delivery { room: RoomId(room), seq, skip: None, frames, received: Instant::now(), age_us: 0, trace: None }
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {

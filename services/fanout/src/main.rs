@@ -8,6 +8,7 @@ use plaza_kit::metrics::Metrics;
 use plaza_kit::settings::Settings;
 use plaza_kit::shutdown::Shutdown;
 use plaza_kit::telemetry::{self, LOG_FLAGS};
+use plaza_kit::trace;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,10 +43,12 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn serve(listen: Listen, config: Config, grpc: GrpcOptions) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals()?;
+    let metrics = Arc::new(Metrics::new("fanout", VERSION));
+    trace::start("plaza-fanout", VERSION, &metrics);
     let parts = Parts {
         listener: plaza_kit::net::bind(listen.grpc, "listen")?,
         admin_listener: Some(plaza_kit::net::bind(listen.admin, "admin-listen")?),
-        metrics: Arc::new(Metrics::new("fanout", VERSION)),
+        metrics: metrics.clone(),
         readiness: Readiness::new(),
         grpc,
         memory: None,
@@ -53,5 +56,6 @@ async fn serve(listen: Listen, config: Config, grpc: GrpcOptions) -> anyhow::Res
     let result = run(config, parts, shutdown.clone()).await;
     shutdown.begin();
     shutdown.wait(DRAIN).await;
+    trace::end().await;
     Ok(result?)
 }

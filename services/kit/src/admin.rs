@@ -1,4 +1,5 @@
-//! The admin endpoints of every service: `/livez`, `/readyz` and `/metrics`.
+//! The admin endpoints of every service: `/livez`, `/readyz`, `/metrics`, and `PUT /log-level`, whose body
+//! is what `--log-level` takes.
 //!
 //! Liveness says that the process answers, and nothing else: a store that is away is no reason to
 //! restart. Readiness says whether new work should come here: every latch is released and no drain
@@ -9,14 +10,18 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, put};
 
 use crate::metrics::{self, Metrics};
 use crate::shutdown::Shutdown;
+use crate::telemetry;
+
+/// Longest body of `PUT /log-level`, in bytes.
+const LOG_LEVEL_BYTES: usize = 1024;
 
 /// What a process waits for before it takes work. Clones are the same readiness.
 #[derive(Clone, Debug, Default)]
@@ -156,12 +161,21 @@ pub fn routes(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
         .route("/livez", get(async || text(StatusCode::OK, "text/plain; charset=utf-8", "alive\n".to_owned())))
         .route("/readyz", get(readyz).with_state(readiness))
         .route("/metrics", get(scrape).with_state(metrics))
+        .route("/log-level", put(log_level).layer(DefaultBodyLimit::max(LOG_LEVEL_BYTES)))
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> Response {
     let (ready, body) = readiness.describe();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     text(status, "text/plain; charset=utf-8", body)
+}
+
+/// Changes what is logged until the process ends.
+async fn log_level(level: String) -> Response {
+    match telemetry::set_level(level.trim()) {
+        Ok(()) => text(StatusCode::OK, "text/plain; charset=utf-8", "changed\n".to_owned()),
+        Err(message) => text(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", format!("{message}\n")),
+    }
 }
 
 async fn scrape(State(metrics): State<Arc<Metrics>>) -> Response {

@@ -11,6 +11,8 @@ use tonic_health::ServingStatus;
 
 use crate::settings::{Flag, Settings};
 use crate::shutdown::Shutdown;
+use crate::trace::Tracer;
+use crate::trace::layer::TraceLayer;
 
 /// The largest message that a service takes, in bytes. Services set it on each generated server
 /// with `max_decoding_message_size`.
@@ -149,7 +151,10 @@ pub async fn serve(
             .build_v1()?;
         routes = routes.add_service(reflection);
     }
+    // What is traced here comes from the part that owns the first service.
+    let tracer = Tracer::named(service_names.first().copied().unwrap_or("grpc"));
     let mut server = Server::builder()
+        .layer(TraceLayer(tracer))
         .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`settings`] | flags as tables, each also a `PLAZA_` variable; every wrong one is reported at once |
 //! | [`telemetry`] | log set-up, and [`telemetry::LogGate`] for what bad input can trigger |
+//! | [`trace`] | spans of sampled work, exported over OTLP by the `OTEL_*` variables |
 //! | [`shutdown`] | one token to tell, one tracker to wait |
 //! | [`net`] | bound listeners, with a remedy when the address is in use |
 //! | [`metrics`] | the registry behind `/metrics` |
@@ -21,3 +22,4 @@ pub mod net;
 pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
+pub mod trace;

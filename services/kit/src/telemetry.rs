@@ -1,11 +1,19 @@
-//! Logs: one line per fact, on standard error, for people or as JSON.
+//! Logs: one line per fact, on standard error, for people or as JSON. The level can be changed while the
+//! process runs (see [`crate::admin`]); JSON lines of a sampled call carry its trace.
 
+use std::fmt;
 use std::io::IsTerminal;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::trace;
 
 use crate::settings::{Flag, Settings};
 
@@ -43,13 +51,59 @@ pub fn init(settings: &mut Settings) {
     let format = settings.parsed("log-format", parse_format).unwrap_or(Format::Human);
     let filter = settings.parsed("log-level", parse_filter).unwrap_or_else(|| EnvFilter::new(INFO));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second call finds a subscriber in place: that is the documented outcome.
-    let _ = match format {
-        Format::Human => builder.with_ansi(std::io::stderr().is_terminal()).finish().try_init(),
-        Format::Json => builder.json().flatten_event(true).finish().try_init(),
+    let (reload, initialized): (Reload, _) = match format {
+        Format::Human => {
+            let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(move |filter| handle.reload(filter)), builder.finish().try_init())
+        }
+        Format::Json => {
+            let builder = builder.json().flatten_event(true).map_event_format(Traced).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(move |filter| handle.reload(filter)), builder.finish().try_init())
+        }
     };
+    // A second call finds a subscriber in place: that is the documented outcome.
+    if initialized.is_ok() {
+        let _ = LEVEL.set(reload);
+    }
     for warning in settings.warnings() {
         tracing::warn!(warning, "unknown setting");
+    }
+}
+
+type Reload = Box<dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error> + Send + Sync>;
+
+/// The way to the filter of this process's log.
+static LEVEL: OnceLock<Reload> = OnceLock::new();
+
+/// Changes what is logged from now on: a level, or levels by part, as `--log-level` takes them.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn set_level(text: &str) -> Result<(), String> {
+    let filter = parse_filter(text)?;
+    let reload = LEVEL.get().ok_or("this process has no log of its own")?;
+    reload(filter).map_err(|error| error.to_string())?;
+    tracing::info!(level = text, "log level changed");
+    Ok(())
+}
+
+/// JSON lines that begin with the trace and span of the running call, when it is sampled.
+struct Traced<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Traced<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let Some(span) = trace::current() else { return self.0.format_event(ctx, writer, event) };
+        let mut line = String::with_capacity(256);
+        self.0.format_event(ctx, Writer::new(&mut line), event)?;
+        let fields = line.strip_prefix('{').unwrap_or(&line);
+        write!(writer, r#"{{"trace_id":"{}","span_id":"{}",{fields}"#, span.trace_id(), span.span_id())
     }
 }
 
@@ -132,6 +186,42 @@ mod tests {
         assert_eq!(gate.pass_at(start + Duration::from_secs(1)), Some(4));
         assert_eq!(gate.pass_at(start + Duration::from_secs(1)), Some(0));
         assert_eq!(gate.pass_at(start + Duration::from_secs(1)), None);
+    }
+
+    #[test]
+    fn a_json_line_of_a_sampled_call_begins_with_its_trace() {
+        use opentelemetry::trace::TraceContextExt as _;
+        #[derive(Clone, Default)]
+        struct Lines(std::sync::Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .json()
+            .flatten_event(true)
+            .map_event_format(Traced)
+            .finish();
+        let parent = trace::context::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("before");
+            let _call = opentelemetry::Context::new().with_remote_span_context(parent).attach();
+            tracing::info!(room = "a\n{\u{202e}", "within");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let (before, within) = text.split_once('\n').unwrap();
+        assert!(!before.contains("trace_id"), "{before}");
+        let start = r#"{"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","span_id":"00f067aa0ba902b7","timestamp""#;
+        assert!(within.starts_with(start) && within.ends_with("}\n"), "{within}");
+        assert_eq!(within.lines().count(), 1, "{within}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use plaza_kit::discovery::Targets;
 use plaza_kit::metrics::Metrics;
 use plaza_kit::net;
 use plaza_kit::shutdown::Shutdown;
+use plaza_kit::trace;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub(crate) async fn serve(mut all: All) -> anyhow::Result<()> {
     all.session.fanout = Some(target(banner.fanout)?);
 
     let metrics = Arc::new(Metrics::new("plaza", env!("CARGO_PKG_VERSION")));
+    trace::start("plaza", env!("CARGO_PKG_VERSION"), &metrics);
     let readiness = Readiness::new();
     let signals = Shutdown::on_signals().context("cannot listen for signals")?;
     // The services outlive the edge: what was published is finished, and who leaves is noted.
@@ -116,6 +118,7 @@ pub(crate) async fn serve(mut all: All) -> anyhow::Result<()> {
     };
     services.wait(END).await;
     signals.wait(END).await;
+    trace::end().await;
     result
 }
 

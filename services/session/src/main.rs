@@ -6,6 +6,7 @@ use plaza_kit::metrics::Metrics;
 use plaza_kit::settings::Settings;
 use plaza_kit::shutdown::Shutdown;
 use plaza_kit::telemetry::{self, LOG_FLAGS};
+use plaza_kit::trace;
 use plaza_session::config::{LISTEN_FLAGS, Listen, SHARED_FLAGS};
 use plaza_session::{Config, FLAGS, Parts, run};
 use std::process::ExitCode;
@@ -39,10 +40,12 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn serve(listen: Listen, config: Config, grpc: GrpcOptions) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals()?;
+    let metrics = Arc::new(Metrics::new("session", VERSION));
+    trace::start("plaza-session", VERSION, &metrics);
     let parts = Parts {
         listener: plaza_kit::net::bind(listen.grpc, "listen")?,
         admin_listener: Some(plaza_kit::net::bind(listen.admin, "admin-listen")?),
-        metrics: Arc::new(Metrics::new("session", VERSION)),
+        metrics: metrics.clone(),
         readiness: Readiness::new(),
         grpc,
     };
@@ -55,5 +58,6 @@ async fn serve(listen: Listen, config: Config, grpc: GrpcOptions) -> anyhow::Res
     let result = run(config, parts, shutdown.clone()).await;
     shutdown.begin();
     shutdown.wait(DRAIN).await;
+    trace::end().await;
     Ok(result?)
 }

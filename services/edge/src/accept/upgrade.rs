@@ -3,6 +3,7 @@
 use super::head::Counted;
 use crate::conn::Connection;
 use crate::engine::{Adopt, ShardHandle, SocketOptions};
+use crate::trace::TRACER;
 use crate::wire::websocket::{Refusal, check_upgrade};
 use axum::body::Body;
 use axum::extract::Request;
@@ -14,6 +15,8 @@ use http::header::{
 use http::{HeaderValue, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use plaza_kit::trace::context::TRACEPARENT;
+use plaza_kit::trace::{Origin, Span, SpanKind};
 use std::io;
 use tokio_util::task::TaskTracker;
 
@@ -33,9 +36,15 @@ pub fn upgrade(
 ) -> Response {
     // The parts pin the connection's whole read buffer: they are dropped before the 101.
     let (mut parts, _body) = request.into_parts();
+    let mut trace = begin(&parts);
     let accept = match check_upgrade(&parts) {
         Ok(accept) => accept,
-        Err(refusal) => return refuse(refusal),
+        Err(refusal) => {
+            if let Some(span) = &mut trace {
+                span.fail("bad_handshake");
+            }
+            return refuse(refusal);
+        }
     };
     let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
         return refuse(Refusal::Bad("this connection cannot be upgraded"));
@@ -44,7 +53,7 @@ pub fn upgrade(
         return refuse(Refusal::Bad("this connection cannot be upgraded"));
     };
     drop(parts);
-    tasks.spawn(hand_over(upgrade, shard.clone(), options, connection));
+    tasks.spawn(hand_over(upgrade, shard.clone(), options, connection, trace));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -59,12 +68,29 @@ pub fn upgrade(
     response
 }
 
+/// The span of a handshake, if it is sampled: below the context that the client's request brings.
+fn begin(parts: &http::request::Parts) -> Option<Span> {
+    let traceparent = parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let origin = Origin { traceparent, asked: false, stranger: true };
+    let name = if parts.uri.path() == "/ws" { "GET /ws" } else { "GET /socket.io/" };
+    let mut span = TRACER.root(name, SpanKind::Server, origin)?;
+    span.set("http.request.method", "GET");
+    span.set("http.route", name.trim_start_matches("GET "));
+    Some(span)
+}
+
 /// Waits until the 101 is written, and gives the socket to its shard. A shard without room closes it.
-async fn hand_over(upgrade: OnUpgrade, shard: ShardHandle, options: SocketOptions, connection: Box<dyn Connection>) {
+async fn hand_over(
+    upgrade: OnUpgrade,
+    shard: ShardHandle,
+    options: SocketOptions,
+    connection: Box<dyn Connection>,
+    trace: Option<Span>,
+) {
     // The client may be gone before its 101: then there is nothing to hand over.
     let Ok(upgraded) = upgrade.await else { return };
     if let Ok((socket, leftover)) = dismantle(upgraded) {
-        let _closed = shard.adopt(Adopt { socket, leftover, connection, options });
+        let _closed = shard.adopt(Adopt { socket, leftover, connection, options, trace });
     }
 }
 

@@ -1,11 +1,12 @@
 //! The chat in the Socket.IO namespace `/`: the tutorial's events and Plaza's own beside them.
 
 use super::engineio::{close, text};
-use super::member::{Member, Outcome, Page, Publishable, Tag, Wish};
+use super::member::{Marks, Member, Outcome, Page, Publishable, Tag, Wish};
 use super::refusal::{Refusal, guest_user, locale_of, room};
 use super::socketio::{Admission, Handler};
 use super::{Action, Cause, Millis, Settings};
 use crate::bridge::{Control, Identity, Joined, Op, Reply, RoomId, SessionId, Variant};
+use crate::trace::TraceWish;
 use crate::wire::json::ObjectWriter;
 use crate::wire::plaza::{client_event, json as plaza_json};
 use crate::wire::socketio::{self, Arguments, lines};
@@ -63,6 +64,12 @@ struct Fields<'a> {
     limit: Option<u32>,
     #[serde(default)]
     retry: Option<bool>,
+    /// Asks for the trace's id in the ack.
+    #[serde(default)]
+    trace: Option<bool>,
+    /// The W3C context of the client's own span.
+    #[serde(borrow, default)]
+    traceparent: Option<Text<'a>>,
 }
 
 /// The first argument of an event: a string, or an object.
@@ -240,7 +247,9 @@ impl Chat {
     ) -> Result<(), Refusal> {
         let room = self.named_room(name)?;
         let retry = fields.retry.unwrap_or(false);
-        self.member()?.publish(&room, content, empty(&fields.id), retry, tag, now)
+        let trace = TraceWish::new(fields.trace.unwrap_or(false), empty(&fields.traceparent));
+        let marks = Marks { client_id: empty(&fields.id), retry, trace };
+        self.member()?.publish(&room, content, marks, tag, now)
     }
 
     fn member(&mut self) -> Result<&mut Member, Refusal> {
@@ -307,8 +316,11 @@ fn done(outcome: Outcome) -> (Tag, impl FnOnce(&mut ObjectWriter<'_>)) {
         Outcome::Left(_, room) => {
             object.string("room", room.as_str());
         }
-        Outcome::Published { position, id, duplicate, .. } => {
+        Outcome::Published { position, id, duplicate, trace, .. } => {
             object.display("id", id).display("position", position).boolean("duplicate", duplicate);
+            if let Some(trace) = trace {
+                object.string("plaza_trace", &trace);
+            }
         }
         Outcome::History { room, events, more, .. } => {
             let events: Vec<_> = events.iter().map(|event| client_event(&room, event, None)).collect();

@@ -9,6 +9,7 @@ use super::refusal::{Refusal, position, room};
 use super::settings::{Bucket, Settings};
 use super::{Action, Millis};
 use crate::bridge::{HistoryFrom, Identity, Joined, Op, Reply, RoomEvent, RoomId};
+use crate::trace::TraceWish;
 use bytes::Bytes;
 use plaza_proto::code::Code;
 use plaza_proto::event::event::{Content, Kind};
@@ -53,6 +54,17 @@ pub(crate) enum Publishable<'a> {
     },
 }
 
+/// What a client says about a publish.
+#[derive(Debug)]
+pub(crate) struct Marks<'a> {
+    /// Makes a retry harmless; or empty.
+    pub(crate) client_id: &'a str,
+    /// It may have been sent before.
+    pub(crate) retry: bool,
+    /// What it wants to know of the trace.
+    pub(crate) trace: Option<Box<TraceWish>>,
+}
+
 /// A page of history, as a client asks for it; empty texts are absent ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Page<'a> {
@@ -79,7 +91,7 @@ pub(crate) enum Outcome {
     /// The room is left.
     Left(Tag, RoomName),
     /// The event is stored.
-    Published { tag: Tag, room: RoomName, position: Position, id: MessageId, duplicate: bool },
+    Published { tag: Tag, room: RoomName, position: Position, id: MessageId, duplicate: bool, trace: Option<Box<str>> },
     /// A page of history.
     History { tag: Tag, room: RoomName, events: Vec<RoomEvent>, more: bool },
     /// Who is there.
@@ -135,6 +147,7 @@ struct Waiting {
     room: RoomName,
     event: Box<Event>,
     retry: bool,
+    trace: Option<Box<TraceWish>>,
 }
 
 /// One session's place in the rooms.
@@ -252,12 +265,12 @@ impl Member {
         &mut self,
         name: &RoomName,
         content: Publishable<'_>,
-        client_id: &str,
-        retry: bool,
+        marks: Marks<'_>,
         tag: Tag,
         now: Millis,
     ) -> Result<(), Refusal> {
         self.charge(now)?;
+        let Marks { client_id, retry, trace } = marks;
         let event = self.event(content, client_id)?;
         if self.joined(name).is_none() && !self.is_joining(name) {
             return Err(Refusal::new(Code::NotJoined));
@@ -271,7 +284,7 @@ impl Member {
         if self.waiting.len() >= room_to_wait && !goes_at_once {
             return Err(Refusal::new(Code::Busy));
         }
-        self.waiting.push_back(Waiting { tag, room: name.clone(), event: Box::new(event), retry });
+        self.waiting.push_back(Waiting { tag, room: name.clone(), event: Box::new(event), retry, trace });
         Ok(())
     }
 
@@ -381,8 +394,8 @@ impl Member {
             }
             (PendingKind::Join { after, .. }, Reply::Joined(joined)) => Outcome::Joined { tag, joined, after },
             (PendingKind::Leave(room), Reply::Left) => Outcome::Left(tag, room),
-            (PendingKind::Publish(room), Reply::Published { position, id, duplicate }) => {
-                Outcome::Published { tag, room, position, id, duplicate }
+            (PendingKind::Publish(room), Reply::Published { position, id, duplicate, trace }) => {
+                Outcome::Published { tag, room, position, id, duplicate, trace }
             }
             (PendingKind::History(room), Reply::History { events, more }) => {
                 Outcome::History { tag, room, events, more }
@@ -443,11 +456,11 @@ impl Member {
     }
 
     fn send(&mut self, place: usize, out: &mut Vec<Action>) {
-        let Some(Waiting { tag, room: name, mut event, retry }) = self.waiting.remove(place) else { return };
+        let Some(Waiting { tag, room: name, mut event, retry, trace }) = self.waiting.remove(place) else { return };
         let Some(room) = self.rooms.iter_mut().find(|r| r.name == name) else { return };
         room.publishing = true;
         event.username = self.username.as_deref().unwrap_or_default().to_owned();
-        let op = Op::Publish { room: room.id, event, retry, traceparent: None };
+        let op = Op::Publish { room: room.id, event, retry, trace };
         self.push_request(tag, PendingKind::Publish(name), op, out);
     }
 

@@ -2,10 +2,11 @@
 //!
 //! Frames that come before `welcome` wait, so that a client may send all it wants at once.
 
-use super::member::{Member, Outcome, Page, Publishable, Tag};
+use super::member::{Marks, Member, Outcome, Page, Publishable, Tag};
 use super::refusal::{Refusal, guest_user, locale_of, room};
 use super::{Action, Cause, Close, Connection, Incoming, Millis, Packet, Settings};
 use crate::bridge::{ConnKey, Control, Identity, Op, Reply, Resume, RoomId, SessionId, Variant};
+use crate::trace::TraceWish;
 use crate::wire::plaza::{BadFrame, Body, ClientFrame, Content, Hello, Publish, client_event, json, proto};
 use plaza_proto::client::{self, ServerFrame, server_frame};
 use plaza_proto::code::{Code, Locale};
@@ -150,12 +151,13 @@ impl PlazaConnection {
                 Ok(())
             }
             Body::Leave { room } => member.leave(room, tag, now, out),
-            Body::Publish(Publish { room: name, content, client_id, retry }) => {
+            Body::Publish(Publish { room: name, content, client_id, retry, trace, traceparent }) => {
                 let content = match content {
                     Content::Text(text) => Publishable::Text(text),
                     Content::Data { kind, json } => Publishable::Data { kind, json },
                 };
-                member.publish(&room(name)?, content, client_id, *retry, tag, now)
+                let marks = Marks { client_id, retry: *retry, trace: TraceWish::new(*trace, traceparent) };
+                member.publish(&room(name)?, content, marks, tag, now)
             }
             Body::Typing { room: name } => member.typing(&room(name)?, now, out),
             Body::History { room: name, before, after, limit } => {
@@ -233,13 +235,11 @@ impl PlazaConnection {
                     member.enter(entry, out);
                 }
             }
-            Outcome::Published { tag, room, position, id, duplicate } => {
+            Outcome::Published { tag, room, position, id, duplicate, trace } => {
                 let (position, id) = (position.to_string(), id.to_string());
-                self.send(
-                    tag,
-                    B::Published(client::Published { room: room.to_string(), position, id, duplicate }),
-                    out,
-                );
+                let trace_id = trace.map(String::from).unwrap_or_default();
+                let published = client::Published { room: room.to_string(), position, id, duplicate, trace_id };
+                self.send(tag, B::Published(published), out);
             }
             Outcome::History { tag, room, events, more } => {
                 let events = events.iter().map(|event| client_event(&room, event, None)).collect();

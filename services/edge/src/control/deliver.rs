@@ -4,11 +4,19 @@ use super::encode;
 use super::hub::Hub;
 use crate::bridge::{Control, Delivery, Inbound, RoomEvent, RoomId};
 use crate::feed::sequencer::{Action, Millis, Read, ResetReason, Sequencer, Stored};
+use crate::trace;
 use crate::upstream::read::ReadKey;
 use plaza_proto::position::Position;
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Microseconds since a moment of the store's clock, at least 1, as clocks differ a little.
+fn age_us(time_ms: u64) -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let age = now.saturating_sub(Duration::from_millis(time_ms)).as_micros();
+    u32::try_from(age).unwrap_or(u32::MAX).max(1)
+}
 
 impl Hub {
     /// Lets a room's sequencer work, and carries out what it asks for.
@@ -83,8 +91,10 @@ impl Hub {
         if room.members == 0 {
             return;
         }
+        let trace = trace::process(stored.traceparent.as_deref(), room.members);
         let frames = encode::frames(&room.variants, |variant| encode::event(&room.name, &event, previous, variant));
-        let delivery = Arc::new(Delivery { room: id, seq: stored.seq, skip: None, frames, received });
+        let (seq, age_us) = (stored.seq, age_us(stored.time));
+        let delivery = Arc::new(Delivery { room: id, seq, skip: None, frames, received, age_us, trace });
         for (index, shard) in room.shards.iter_mut().enumerate() {
             if shard.members > 0 && shard.behind.is_none() && self.outlets[index].try_deliver(delivery.clone()).is_err()
             {
@@ -123,7 +133,7 @@ impl Hub {
         for event in missed {
             let frames = encode::frames(&room.variants, |variant| encode::event(&room.name, &event, from, variant));
             let (seq, received) = (event.position.seq, Instant::now());
-            let delivery = Arc::new(Delivery { room: id, seq, skip: None, frames, received });
+            let delivery = Arc::new(Delivery { room: id, seq, skip: None, frames, received, age_us: 0, trace: None });
             if self.outlets[index].try_deliver(delivery).is_err() {
                 room.shards[index].behind = Some(from);
                 return false;

@@ -10,6 +10,7 @@ use crate::bridge::{ConnKey, Control, Inbound, RoomId};
 use crate::feed::sequencer::{Action, Millis, Stored};
 use crate::feed::{EventFeed, FeedItem};
 use crate::metrics::HubMetrics;
+use crate::trace;
 use crate::upstream::Outcome;
 use crate::upstream::publish::{Link, LinkEvent};
 use crate::upstream::read::{ReadKey, Reader};
@@ -71,6 +72,8 @@ pub(super) struct Hub {
     pub(super) metrics: HubMetrics,
     pub(super) readiness: Readiness,
     pub(super) watch: Watch,
+    /// Sampled requests without an answer yet.
+    pub(super) traces: trace::Requests,
     /// This incarnation; empty before the first lease.
     pub(super) incarnation: Arc<str>,
     /// Tells this edge's volatile events from those of others.
@@ -114,6 +117,7 @@ pub(super) async fn run(parts: HubParts) {
         metrics: parts.metrics,
         readiness: parts.readiness,
         watch: Watch::new(0),
+        traces: trace::Requests::default(),
         incarnation: "".into(),
         nonce: rand::random(),
         ring_budget: parts.feed_cache_bytes,

@@ -31,9 +31,21 @@ pub(super) enum Asked {
     Rename(ConnKey, u32),
 }
 
+impl Asked {
+    /// Whose request it is.
+    fn from(&self) -> (ConnKey, u32) {
+        match self {
+            Self::Open(key, id, _) | Self::Rename(key, id) => (*key, *id),
+        }
+    }
+}
+
 impl Hub {
     pub(super) fn on_request(&mut self, request: Request) {
-        let Request { from, id, identity, op } = request;
+        let Request { from, id, identity, op, trace } = request;
+        if let Some(root) = trace {
+            self.traces.begin(from, id, root, &op);
+        }
         match op {
             Wish::Open { room, resume: _ } => {
                 if self.conns.insert(from, identity) {
@@ -49,9 +61,7 @@ impl Hub {
             Wish::SetUsername { username } => self.set_username(from, id, username),
             Wish::Join { room, after, username: _ } => self.join(from, id, &room, after, false),
             Wish::Leave { room } => self.leave(from, id, room),
-            Wish::Publish { room, event, retry, traceparent } => {
-                self.publish(from, id, room, *event, retry, traceparent.map(String::from));
-            }
+            Wish::Publish { room, event, retry, trace: _ } => self.publish(from, id, room, *event, retry),
             Wish::Typing { room, username } => self.typing(from, room, &username),
             Wish::History { room, from: place, limit } => self.history(from, id, room, place, limit),
             Wish::Who { room } => match self.member_of(from, room) {
@@ -66,7 +76,12 @@ impl Hub {
         self.conns.get(key)?.rooms.contains(&id).then(|| self.rooms.get(id).map(|room| room.name.clone()))?
     }
 
-    pub(super) fn reply(&self, to: ConnKey, id: u32, reply: Reply) {
+    pub(super) fn reply(&mut self, to: ConnKey, id: u32, mut reply: Reply) {
+        let error = if let Reply::Failed { code, .. } = &reply { Some(code.as_str()) } else { None };
+        let asked = self.traces.end(to, id, error);
+        if let Reply::Published { trace, .. } = &mut reply {
+            *trace = asked;
+        }
         if id != 0
             && let Some(outlet) = self.outlets.get(usize::from(to.shard))
         {
@@ -74,13 +89,14 @@ impl Hub {
         }
     }
 
-    pub(super) fn fail(&self, to: ConnKey, id: u32, code: Code, message: impl Into<String>) {
+    pub(super) fn fail(&mut self, to: ConnKey, id: u32, code: Code, message: impl Into<String>) {
         self.reply(to, id, Reply::Failed { code, message: message.into() });
     }
 
     fn ask(&mut self, op: op::Op, asked: Asked) -> Result<(), Code> {
         self.next_ask += 1;
-        self.session.ask(Op { op: Some(op) }, self.next_ask)?;
+        let context = self.traces.context(asked.from().0, asked.from().1);
+        self.session.ask(Op { op: Some(op) }, self.next_ask, context)?;
         self.asked.insert(self.next_ask, asked);
         Ok(())
     }
@@ -200,6 +216,7 @@ impl Hub {
     /// A connection is gone: its memberships and its half-done joins with it.
     pub(super) fn close_session(&mut self, key: ConnKey) {
         let Some(conn) = self.conns.remove(key) else { return };
+        self.traces.forget(key);
         for name in &conn.joining {
             let Some(id) = self.rooms.named(name) else { continue };
             if let Some(room) = self.rooms.get_mut(id) {
@@ -215,7 +232,7 @@ impl Hub {
         self.session.owe(Op { op: Some(op::Op::Close(close)) });
     }
 
-    fn publish(&mut self, key: ConnKey, id: u32, room: RoomId, mut event: Event, retry: bool, trace: Option<String>) {
+    fn publish(&mut self, key: ConnKey, id: u32, room: RoomId, mut event: Event, retry: bool) {
         let Some(name) = self.member_of(key, room) else {
             return self.fail(key, id, Code::NotJoined, Code::NotJoined.english());
         };
@@ -232,7 +249,7 @@ impl Hub {
             event: Some(event),
             retry,
             volatile: false,
-            traceparent: trace.unwrap_or_default(),
+            traceparent: self.traces.publish(key, id),
         };
         if let Err(code) = self.link.submit(item, key, id, room, self.now) {
             self.metrics.published(Err(code));
@@ -242,12 +259,15 @@ impl Hub {
 
     /// Publishes have come to an end.
     pub(super) fn on_resolved(&mut self, resolved: &mut Vec<Resolved>) {
-        for Resolved { origin, result } in resolved.drain(..) {
+        for Resolved { origin, result, sends } in resolved.drain(..) {
             let Origin::Conn { to, id, .. } = origin else { continue };
+            self.traces.published(to, id, result.as_ref().err().map(|(code, _)| code.as_str()), sends);
             self.metrics.published(result.as_ref().map(|_| ()).map_err(|(code, _)| *code));
             let reply = match result {
                 Ok(stored) => match (Position::parse(&stored.position), MessageId::parse(&stored.id)) {
-                    (Ok(position), Some(id)) => Reply::Published { position, id, duplicate: stored.duplicate },
+                    (Ok(position), Some(id)) => {
+                        Reply::Published { position, id, duplicate: stored.duplicate, trace: None }
+                    }
                     _ => Reply::Failed { code: Code::Internal, message: Code::Internal.english().to_owned() },
                 },
                 Err((code, message)) => Reply::Failed { code, message },
@@ -294,7 +314,7 @@ impl Hub {
         self.read(key_, Waiter::History(key, id));
     }
 
-    pub(super) fn on_history(&self, to: ConnKey, id: u32, result: &Result<Arc<ReadResponse>, Code>) {
+    pub(super) fn on_history(&mut self, to: ConnKey, id: u32, result: &Result<Arc<ReadResponse>, Code>) {
         let reply = match result {
             Ok(answer) => match sequencer::parse(answer) {
                 Some((epoch, events)) => {

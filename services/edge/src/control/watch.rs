@@ -233,7 +233,15 @@ impl Hub {
         let frames = super::encode::frames(&room.variants, |variant: Variant| {
             crate::wire::encode_typing(variant, &room.name, &event.username)
         });
-        let delivery = Arc::new(Delivery { room: room.id, seq: 0, skip, frames, received: Instant::now() });
+        let delivery = Arc::new(Delivery {
+            room: room.id,
+            seq: 0,
+            skip,
+            frames,
+            received: Instant::now(),
+            age_us: 0,
+            trace: None,
+        });
         for (shard, outlet) in room.shards.iter().zip(&self.outlets) {
             if shard.members > 0 && shard.behind.is_none() {
                 // Volatile: a shard without room skips it.

@@ -180,7 +180,7 @@ mod tests {
     fn who_enters_while_its_cohort_is_behind_has_a_cursor_of_its_own() {
         let (mut board, mut pool) = (Board::new(RoomId(1), Variant::Event), Pool::default());
         assert!(!board.enter(1).1);
-        board.log.append(b"x", 1, 0, u32::MAX, &mut pool);
+        board.log.append(b"x", 1, super::super::log::Arrival::default(), u32::MAX, &mut pool);
         let (standing, own) = board.enter(2);
         assert!(own && board.is_own(standing) && board.own == 1);
         board.leave(standing);

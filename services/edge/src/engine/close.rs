@@ -124,7 +124,7 @@ impl Core {
         let from = self.slab.key(index);
         for action in actions {
             if let Action::Request { id, identity, op } = action {
-                self.request(crate::bridge::Request { from, id, identity, op });
+                self.request(crate::bridge::Request { from, id, identity, op, trace: None });
             }
         }
         if self.slab.get(index).polling.is_some() {
@@ -181,6 +181,9 @@ impl Core {
             self.fresh.clear();
         }
         self.wheel.set(index, None);
+        if !self.upgrades.is_empty() {
+            self.upgrades.remove(&index);
+        }
         self.slab.remove(index);
     }
 

@@ -11,7 +11,9 @@ use super::wheel::Wheel;
 use super::write::Step;
 use crate::bridge::{ConnKey, Identity, Op, Reply, Request, RoomId, Variant};
 use crate::conn::{Action, Cause, Close, Connection, Millis, Packet};
+use crate::trace::{self, Unwritten};
 use crate::wire::websocket::{Opcode, frame_header, push_frame};
+use plaza_kit::trace::{Span, SpanContext};
 use plaza_proto::code::{Code, Locale};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -59,6 +61,10 @@ pub(super) struct Core {
     /// Places of a cohort that need more than the common send.
     pub(super) apart: Vec<(u32, Apart)>,
     pub(super) drain_until: Millis,
+    /// The handshakes of open connections, where they were sampled: by slot.
+    pub(super) upgrades: HashMap<u32, SpanContext>,
+    /// Sampled events that are not written to all members yet.
+    pub(super) unwritten: Unwritten,
     actions: Vec<Action>,
     requests: mpsc::Sender<Request>,
     /// Requests that must not be lost while the hub's queue is full, in order.
@@ -102,6 +108,8 @@ impl Core {
             due: Vec::new(),
             apart: Vec::new(),
             drain_until: 0,
+            upgrades: HashMap::new(),
+            unwritten: Unwritten::default(),
             actions: Vec::new(),
             requests,
             backlog: VecDeque::new(),
@@ -167,7 +175,8 @@ impl Core {
             Action::Ping => self.push_private(index, &frame_header(Opcode::Ping, 0)),
             Action::Request { id, identity, op } => {
                 let from = self.slab.key(index);
-                self.request(Request { from, id, identity, op });
+                let trace = if id == 0 { None } else { self.trace(index, &op) };
+                self.request(Request { from, id, identity, op, trace });
             }
             Action::Enter { room, variant } => self.join(index, room, variant),
             Action::Exit(room) => self.leave(index, room),
@@ -176,6 +185,13 @@ impl Core {
             Action::Upgrade => self.upgrade(index),
             Action::Close(close) => self.close(index, &close),
         }
+    }
+
+    /// The span of a request, if it is sampled.
+    #[inline]
+    fn trace(&self, index: u32, op: &Op) -> Option<Span> {
+        let polling = self.slab.get(index).polling.is_some();
+        trace::receive(op, polling, || self.upgrades.get(&index).cloned())
     }
 
     fn send(&mut self, index: u32, packet: Packet) {
@@ -230,7 +246,7 @@ impl Core {
             variant: Variant::Event,
             locale: Locale::default(),
         };
-        self.request(Request { from, id: 0, identity: identity.into(), op: Op::Leave { room } });
+        self.request(Request { from, id: 0, identity: identity.into(), op: Op::Leave { room }, trace: None });
     }
 
     /// Sends what waited for the hub and answers what was refused; `true`: some still waits.

@@ -9,6 +9,15 @@ const SEGMENT_BYTES: usize = 64 * 1024;
 /// Buffers of drained logs that are kept for the next log that wakes.
 const POOLED: usize = 16;
 
+/// When an event reached the edge, and how old it was then.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Arrival {
+    /// In microseconds of the shard's clock.
+    pub(super) at_us: u64,
+    /// Microseconds since it was stored; 0: not known.
+    pub(super) age_us: u32,
+}
+
 /// One frame, or several that belong together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
@@ -16,8 +25,8 @@ pub(super) struct Frame {
     pub(super) end: u64,
     /// The stream's sequence; 0: volatile.
     pub(super) seq: u64,
-    /// When it reached the edge, in microseconds of the shard's clock.
-    pub(super) at_us: u64,
+    /// When it came.
+    pub(super) arrival: Arrival,
     /// The slot that does not get it; `u32::MAX`: none.
     pub(super) skip: u32,
 }
@@ -101,7 +110,7 @@ impl Log {
     }
 
     /// Appends a frame.
-    pub(super) fn append(&mut self, bytes: &[u8], seq: u64, at_us: u64, skip: u32, pool: &mut Pool) {
+    pub(super) fn append(&mut self, bytes: &[u8], seq: u64, arrival: Arrival, skip: u32, pool: &mut Pool) {
         let full = self.segments.back().is_none_or(|last| last.bytes.capacity() - last.bytes.len() < bytes.len());
         if full {
             let double = self.segments.back().map_or(0, |last| (last.bytes.capacity() * 2).min(SEGMENT_BYTES));
@@ -116,7 +125,7 @@ impl Log {
             last.bytes.extend_from_slice(bytes);
         }
         self.head += bytes.len() as u64;
-        self.frames.push_back(Frame { end: self.head, seq, at_us, skip });
+        self.frames.push_back(Frame { end: self.head, seq, arrival, skip });
     }
 
     /// The bytes from `cursor` to the end of its segment; empty at the head.
@@ -197,9 +206,9 @@ mod tests {
     #[test]
     fn a_drained_log_holds_nothing_and_begins_at_the_size_of_its_frame() {
         let (mut log, mut pool) = (Log::default(), Pool::default());
-        log.append(b"hello", 1, 0, u32::MAX, &mut pool);
+        log.append(b"hello", 1, Arrival::default(), u32::MAX, &mut pool);
         assert_eq!(log.segments[0].bytes.capacity(), 5);
-        log.append(b"x", 2, 0, u32::MAX, &mut pool);
+        log.append(b"x", 2, Arrival::default(), u32::MAX, &mut pool);
         assert_eq!((log.slice(0), log.slice(5), log.count()), (&b"hello"[..], &b"x"[..], 2));
         log.trim(log.head(), &mut pool);
         assert_eq!((log.segments.capacity(), log.frames.capacity()), (0, 0));
@@ -216,7 +225,7 @@ mod tests {
             let (mut model, mut begun) = (Vec::new(), 0usize);
             for (seq, (len, trims)) in frames.into_iter().enumerate() {
                 let bytes = vec![seq as u8; len];
-                log.append(&bytes, seq as u64 + 1, 0, u32::MAX, &mut pool);
+                log.append(&bytes, seq as u64 + 1, Arrival::default(), u32::MAX, &mut pool);
                 model.extend_from_slice(&bytes);
                 if trims > 0 {
                     begun += (model.len() - begun) / usize::from(trims);

@@ -27,13 +27,14 @@ mod write;
 
 use crate::conn::Connection;
 use bytes::Bytes;
+use plaza_kit::trace::Span;
 
 pub use inbox::{Full, ShardHandle};
 pub use options::{Settings, SocketOptions};
 pub use poll::{Poll, PollAnswer, PollCall};
 pub use polling::{Polling, Verdict, read_post};
 pub use shard::Shard;
-pub use stats::{LATENCY_BOUNDS_US, Stats};
+pub use stats::{LATENCY_BOUNDS_US, SocketSeconds, Stats};
 
 /// A WebSocket after its handshake, on the way into a shard.
 pub struct Adopt {
@@ -45,6 +46,8 @@ pub struct Adopt {
     pub connection: Box<dyn Connection>,
     /// Its rules.
     pub options: SocketOptions,
+    /// The span of its handshake, if it is sampled: it ends in the shard.
+    pub trace: Option<Span>,
 }
 
 impl std::fmt::Debug for Adopt {

@@ -28,7 +28,7 @@ impl Core {
 
     /// Takes a socket in.
     pub(super) fn adopt(&mut self, adopt: Adopt) {
-        let Adopt { socket, leftover, connection, options } = adopt;
+        let Adopt { socket, leftover, connection, options, trace } = adopt;
         let descriptor = socket.as_raw_fd();
         // A full shard closes the socket; the accept loop counts connections and refuses before that.
         let Some(index) = self.slab.insert(connection, Some(socket)) else { return };
@@ -38,6 +38,11 @@ impl Core {
             return self.broken(index);
         }
         let key = self.slab.key(index);
+        if let Some(mut span) = trace {
+            span.set("http.response.status_code", 101);
+            span.set("plaza.connection.id", key.to_string());
+            self.upgrades.insert(index, span.context().clone());
+        }
         self.enter(index, |connection, now, out| connection.on_open(key, now, out));
         self.settle(index);
         if self.drain_until != 0 && self.slab.get(index).phase == Phase::Open {

@@ -2,6 +2,7 @@
 
 use super::board::Board;
 use super::core::Core;
+use super::log::Arrival;
 use super::slot::{Membership, NONE, Phase};
 use crate::bridge::{Delivery, RoomId, Variant};
 use bytes::Bytes;
@@ -57,6 +58,7 @@ impl Core {
         let head = board.log.head();
         self.log_bytes -= board.log.trim(head, &mut self.pool);
         self.boards[number as usize] = None;
+        self.unwritten.written(number, u64::MAX);
         self.free_boards.push(number);
         if let Some(boards) = self.rooms.get_mut(&room) {
             boards[variant as usize] = NONE;
@@ -94,14 +96,20 @@ impl Core {
                 if let Some(index) = skip {
                     self.own_cursors(index);
                 }
-                self.append(number, frames, delivery.seq, at_us, skip.unwrap_or(NONE));
+                if let Some(span) = &delivery.trace
+                    && let Some(board) = &self.boards[number as usize]
+                {
+                    self.unwritten.add(number, board.log.count(), span);
+                }
+                let origin = Arrival { at_us, age_us: delivery.age_us };
+                self.append(number, frames, delivery.seq, origin, skip.unwrap_or(NONE));
             }
         }
     }
 
-    fn append(&mut self, number: u32, frames: &[u8], seq: u64, at_us: u64, skip: u32) {
+    fn append(&mut self, number: u32, frames: &[u8], seq: u64, arrival: Arrival, skip: u32) {
         let Some(board) = &mut self.boards[number as usize] else { return };
-        board.log.append(frames, seq, at_us, skip, &mut self.pool);
+        board.log.append(frames, seq, arrival, skip, &mut self.pool);
         self.log_bytes += frames.len() as u64;
         board.last_seq = board.last_seq.max(seq);
         if !board.sweep.queued {
@@ -119,7 +127,7 @@ impl Core {
             if let Some(frames) = frames {
                 // Behind all that came before it, and never skipped as volatile.
                 let seq = board.last_seq.max(1);
-                self.append(number, frames, seq, now, NONE);
+                self.append(number, frames, seq, Arrival { at_us: now, age_us: 0 }, NONE);
             } else {
                 let members: Vec<_> = board.slots().map(|index| self.slab.key(index)).collect();
                 for key in members {

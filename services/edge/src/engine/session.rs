@@ -188,6 +188,9 @@ impl Core {
         let slot = self.slab.at(session);
         (slot.parser, slot.outbox, slot.options, slot.blocked) = (parser, outbox, options, blocked);
         let packets = slot.polling.take().map(|polling: Box<Polling>| polling.upgrade()).unwrap_or_default();
+        if let Some(handshake) = self.upgrades.remove(&index) {
+            self.upgrades.insert(session, handshake);
+        }
         self.free(index);
         self.moved_to = Some(session);
         let mut frames = Vec::new();

@@ -1,11 +1,16 @@
 //! Counters of a shard. Written by the shard alone, once a turn; read by the metrics at any time.
 
 use crate::conn::Cause;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Upper bounds of the latency buckets in microseconds; one more bucket takes what is above.
 pub const LATENCY_BOUNDS_US: [u64; 14] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
+
+/// A histogram whose buckets point at traces.
+pub type SocketSeconds = HistogramWithExemplars<[(&'static str, String); 1]>;
 
 /// Counters since the shard began.
 #[derive(Debug, Default)]
@@ -24,6 +29,8 @@ pub struct Stats {
     pub latency: [AtomicU64; LATENCY_BOUNDS_US.len() + 1],
     /// Sum of those times in microseconds.
     pub latency_sum_us: AtomicU64,
+    /// Time from the store to the last member's socket. `None`: nobody wants it.
+    pub socket_seconds: OnceLock<SocketSeconds>,
     closes: [AtomicU64; Cause::ALL.len()],
 }
 

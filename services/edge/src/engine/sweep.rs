@@ -168,17 +168,24 @@ impl Core {
         let waiting = board.cohorts.first().map_or(board.log.head(), |first| first.cursor);
         let stats = self.handle.stats();
         let waiting = board.log.number_at(waiting);
-        for frame in (board.measured..waiting).filter_map(|number| board.log.frame(number)) {
-            let taken = now.saturating_sub(frame.at_us);
+        let socket_seconds = stats.socket_seconds.get();
+        for (place, frame) in (board.measured..waiting).filter_map(|place| Some((place, board.log.frame(place)?))) {
+            let taken = now.saturating_sub(frame.arrival.at_us);
+            if let Some(histogram) = socket_seconds.filter(|_| frame.arrival.age_us > 0) {
+                let seconds = (taken + u64::from(frame.arrival.age_us)) as f64 / 1e6;
+                let trace = self.unwritten.trace(number, place);
+                histogram.observe(seconds, trace.map(|id| [("trace_id", id)]), None);
+            }
             let bucket = LATENCY_BOUNDS_US.iter().position(|bound| taken <= *bound).unwrap_or(LATENCY_BOUNDS_US.len());
             add(&stats.latency[bucket], 1);
             add(&stats.latency_sum_us, taken);
         }
         board.measured = waiting;
+        self.unwritten.written(number, waiting);
         if let Some(first) = board.log.frame(waiting)
             && cost >= SMALL_ROUND_US
         {
-            board.sweep.not_before_us = first.at_us + (cost / 2).min(MAX_PAUSE_US);
+            board.sweep.not_before_us = first.arrival.at_us + (cost / 2).min(MAX_PAUSE_US);
         }
         self.trim(number);
     }

@@ -323,7 +323,7 @@ impl Core {
         let slot = self.slab.get(index);
         let frames = slot.memberships().filter_map(|membership| {
             let log = &self.boards[membership.board as usize].as_ref()?.log;
-            log.frame(log.number_at(membership.cursor)).map(|frame| frame.at_us / 1_000)
+            log.frame(log.number_at(membership.cursor)).map(|frame| frame.arrival.at_us / 1_000)
         });
         let outbox = slot.outbox.as_ref().map(|outbox| outbox.since);
         frames.chain(outbox).min().unwrap_or_else(|| self.now())

@@ -8,6 +8,9 @@
 
 use super::registration::{Registration, SharedKey};
 use super::{Backoff, CALL, Context, Outcome};
+use crate::trace::TRACER;
+use plaza_kit::trace::layer::ClientSpan;
+use plaza_kit::trace::{SpanContext, SpanKind};
 use plaza_proto::code::Code;
 use plaza_proto::fanout::{Command, Rejected};
 use plaza_proto::session::edge_lease_service_client::EdgeLeaseServiceClient;
@@ -21,6 +24,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+/// The call that applies operations.
+const APPLY: &str = "plaza.session.v1.EdgeLeaseService/Apply";
 /// Operations in one call.
 const BATCH: usize = 64;
 /// Operations between the hub and the task.
@@ -58,6 +63,8 @@ struct Entry {
     op: Op,
     /// `None`: owed.
     tag: Option<u64>,
+    /// Of the sampled request behind it.
+    context: Option<SpanContext>,
 }
 
 /// The hub's end of the link.
@@ -110,19 +117,19 @@ impl SessionLink {
     ///
     /// # Errors
     /// [`Code::Busy`]: 4,096 operations wait already.
-    pub fn ask(&mut self, op: Op, tag: u64) -> Result<(), Code> {
+    pub fn ask(&mut self, op: Op, tag: u64, context: Option<SpanContext>) -> Result<(), Code> {
         if self.awaited >= AWAITED {
             return Err(Code::Busy);
         }
         self.awaited += 1;
-        self.queue.push_back(Entry { op, tag: Some(tag) });
+        self.queue.push_back(Entry { op, tag: Some(tag), context });
         Ok(())
     }
 
     /// An operation that must be applied some day. Their number is bounded by the sessions and
     /// memberships that were.
     pub fn owe(&mut self, op: Op) {
-        self.queue.push_back(Entry { op, tag: None });
+        self.queue.push_back(Entry { op, tag: None, context: None });
     }
 
     /// One that was asked for has its result.
@@ -272,13 +279,20 @@ impl Lease {
 
     /// Sends owed operations first, then those of the batch. On failure the owed ones are kept.
     async fn apply(&mut self, batch: &mut Vec<Entry>) -> Result<(), Code> {
-        let mut entries: Vec<Entry> = self.owed.drain(..).map(|op| Entry { op, tag: None }).collect();
+        let mut entries: Vec<Entry> = self.owed.drain(..).map(|op| Entry { op, tag: None, context: None }).collect();
         entries.append(batch);
         while !entries.is_empty() {
             let rest = entries.split_off(entries.len().min(BATCH));
             let ops: Vec<Op> = entries.iter().map(|entry| entry.op.clone()).collect();
             let request = ApplyRequest { incarnation: self.incarnation.clone(), ops };
-            let mut answer = call(self.client.apply(request.clone())).await;
+            let contexts: Vec<SpanContext> = entries.iter_mut().filter_map(|entry| entry.context.take()).collect();
+            let mut message = tonic::Request::new(request.clone());
+            let span = TRACER.gather(APPLY, SpanKind::Client, &contexts);
+            let span = span.map(|span| ClientSpan::begin(APPLY, span, &mut message));
+            let mut answer = call(self.client.apply(message)).await;
+            if let Some(span) = span {
+                span.done(answer.as_ref().err().map(|(code, _)| code.as_str()));
+            }
             self.retries = (self.retries + 0.1).min(RETRIES);
             if matches!(&answer, Err((Code::Unavailable | Code::Timeout, _))) && self.retries >= 1.0 {
                 self.retries -= 1.0;

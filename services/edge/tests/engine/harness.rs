@@ -130,7 +130,8 @@ impl Server {
 
     pub(crate) fn deliver_but(&self, room: u32, seq: u64, payload: &str, skip: Option<ConnKey>) {
         let frames = [None, None, None, Some(frame(Opcode::Text, payload.as_bytes())), None];
-        let delivery = Delivery { room: RoomId(room), seq, skip, frames, received: Instant::now() };
+        let delivery =
+            Delivery { room: RoomId(room), seq, skip, frames, received: Instant::now(), age_us: 0, trace: None };
         let delivery = Arc::new(delivery);
         while self.shard.try_deliver(Arc::clone(&delivery)).is_err() {
             std::thread::yield_now();

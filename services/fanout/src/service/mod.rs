@@ -3,6 +3,7 @@
 mod history;
 mod publish;
 mod subscribe;
+mod trace;
 
 use crate::log::{Emit, EventLog, MAX_READ_BYTES, MAX_READ_EVENTS, MAX_TAIL_ROOMS, Read, Start};
 use crate::metrics::FanoutMetrics;

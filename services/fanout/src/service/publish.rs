@@ -1,6 +1,6 @@
 //! Publishing: one event in a call, or batches on a stream, with results in any order.
 
-use super::Fanout;
+use super::{Fanout, trace};
 use crate::log::{Answer, Emit, LogError, Outcome, Publish};
 use crate::validate::{self, Refusal};
 use bytes::Bytes;
@@ -144,11 +144,21 @@ impl Future for Tagged {
 /// Checks an item and hands it to the log.
 fn start(fanout: &Fanout, item: api::PublishItem) -> Answer<Wire> {
     match Checked::new(item) {
-        Ok(Checked::Store(publish)) => {
+        Ok(Checked::Store(mut publish)) => {
             let id = publish.id;
+            let trace = trace::begin(&mut publish);
             match fanout.log.publish(publish) {
-                Answer::Now(outcome) => Answer::Now(wire(outcome, id)),
-                Answer::Later(outcome) => Answer::Later(outcome.map(move |outcome| wire(outcome, id)).boxed()),
+                Answer::Now(outcome) => {
+                    trace::end(trace, &outcome);
+                    Answer::Now(wire(outcome, id))
+                }
+                Answer::Later(outcome) => {
+                    let finish = move |outcome| {
+                        trace::end(trace, &outcome);
+                        wire(outcome, id)
+                    };
+                    Answer::Later(outcome.map(finish).boxed())
+                }
             }
         }
         Ok(Checked::PassOn(emit)) => match fanout.log.emit(emit) {

@@ -130,5 +130,5 @@ fn joined(name: &str, id: u32) -> Joined {
 }
 
 fn published(seq: u64) -> Reply {
-    Reply::Published { position: position(seq), id: MessageId([seq as u8; 16]), duplicate: false }
+    Reply::Published { position: position(seq), id: MessageId([seq as u8; 16]), duplicate: false, trace: None }
 }

@@ -73,6 +73,8 @@ pub struct Resolved {
     pub origin: Origin,
     /// The event is stored, or why it is not.
     pub result: Result<Stored, (Code, String)>,
+    /// How often it was sent.
+    pub sends: u32,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,7 @@ struct Flight {
     since: Millis,
     /// On this stream; `None`: to be sent.
     stream: Option<u64>,
+    sends: u32,
 }
 
 #[derive(Debug)]
@@ -228,7 +231,7 @@ impl Link {
         place.0 = place.0.wrapping_add(1);
         let tag = tag(index, place.0);
         item.tag = tag;
-        place.1 = Some(Flight { item, origin, since, stream: None });
+        place.1 = Some(Flight { item, origin, since, stream: None, sends: 0 });
         self.flying += 1;
         if self.unsent.is_empty() {
             self.put(tag, since);
@@ -252,6 +255,7 @@ impl Link {
         let id = self.streams[index].id;
         let Some(flight) = self.flight(tag) else { return };
         flight.stream = Some(id);
+        flight.sends += 1;
         let item = flight.item.clone();
         let size = prost::Message::encoded_len(&item);
         if self.streams[index].bytes + size > BATCH.1 {
@@ -307,7 +311,7 @@ impl Link {
         let Some(flight) = self.flights[index as usize].1.take() else { return };
         self.free.push(index);
         self.flying -= 1;
-        done.push(Resolved { origin: flight.origin, result });
+        done.push(Resolved { origin: flight.origin, result, sends: flight.sends });
         if let Origin::Conn { to, room, .. } = flight.origin {
             self.advance(to, room);
         }
@@ -316,7 +320,8 @@ impl Link {
         {
             self.waiting -= 1;
             if now >= since + BUDGET {
-                done.push(Resolved { origin, result: Err((Code::Timeout, Code::Timeout.english().to_owned())) });
+                let result = Err((Code::Timeout, Code::Timeout.english().to_owned()));
+                done.push(Resolved { origin, result, sends: 0 });
                 if let Origin::Conn { to, room, .. } = origin {
                     self.advance(to, room);
                 }

@@ -87,6 +87,10 @@ pub struct Publish<'a> {
     pub client_id: Cow<'a, str>,
     /// It may have been sent before.
     pub retry: bool,
+    /// Asks for the id of the message's trace in the answer.
+    pub trace: bool,
+    /// W3C trace context, not checked; or empty.
+    pub traceparent: Cow<'a, str>,
 }
 
 /// A line of text, or JSON of the application.

@@ -79,6 +79,9 @@ struct PublishFields<'a> {
     #[serde(borrow)]
     client_id: Option<Text<'a>>,
     retry: Option<bool>,
+    trace: Option<bool>,
+    #[serde(borrow)]
+    traceparent: Option<Text<'a>>,
 }
 
 fn text(field: Option<Text<'_>>) -> Cow<'_, str> {
@@ -153,7 +156,14 @@ fn publish(id: u64, fields: PublishFields<'_>) -> Result<Body<'_>, BadFrame> {
         _ => return Err(BadFrame::no_content(id)),
     };
     let retry = fields.retry.unwrap_or(false);
-    Ok(Body::Publish(Publish { room: text(fields.room), content, client_id: text(fields.client_id), retry }))
+    Ok(Body::Publish(Publish {
+        room: text(fields.room),
+        content,
+        client_id: text(fields.client_id),
+        retry,
+        trace: fields.trace.unwrap_or(false),
+        traceparent: text(fields.traceparent),
+    }))
 }
 
 /// Writes a server frame as the payload of a text message.
@@ -193,12 +203,15 @@ fn write_body(outer: &mut ObjectWriter<'_>, body: &server_frame::Body) {
             .integer("members", b.members.into())
             .boolean("recovered", b.recovered)
             .end(),
-        B::Published(b) => ObjectWriter::new(outer.key("published"))
-            .string("room", &b.room)
-            .string("position", &b.position)
-            .string("id", &b.id)
-            .boolean("duplicate", b.duplicate)
-            .end(),
+        B::Published(b) => {
+            let mut object = ObjectWriter::new(outer.key("published"));
+            object.string("room", &b.room).string("position", &b.position).string("id", &b.id);
+            object.boolean("duplicate", b.duplicate);
+            if !b.trace_id.is_empty() {
+                object.string("traceId", &b.trace_id);
+            }
+            object.end();
+        }
         B::Error(b) => {
             ObjectWriter::new(outer.key("error")).string("code", &b.code).string("message", &b.message).end();
         }

@@ -44,7 +44,14 @@ fn read_body(id: u64, body: client_frame::Body) -> Result<Body<'static>, BadFram
                 }
                 None => return Err(BadFrame::no_content(id)),
             };
-            Body::Publish(Publish { room: b.room.into(), content, client_id: b.client_id.into(), retry: b.retry })
+            Body::Publish(Publish {
+                room: b.room.into(),
+                content,
+                client_id: b.client_id.into(),
+                retry: b.retry,
+                trace: b.trace,
+                traceparent: b.traceparent.into(),
+            })
         }
         B::Typing(b) => Body::Typing { room: b.room.into() },
         B::History(b) => {

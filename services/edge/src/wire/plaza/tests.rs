@@ -69,7 +69,13 @@ fn full_frames() -> Vec<(&'static str, &'static str, ServerFrame)> {
         (
             "published",
             "Published",
-            B::Published(client::Published { room: s("r"), position: s("p"), id: s("i"), duplicate: true }),
+            B::Published(client::Published {
+                room: s("r"),
+                position: s("p"),
+                id: s("i"),
+                duplicate: true,
+                trace_id: s("t"),
+            }),
         ),
         ("error", "Error", B::Error(client::Error { code: s("c"), message: s("m") })),
         ("event", "Event", B::Event(event(client::event::Content::Data(data)))),
@@ -124,7 +130,8 @@ fn client_names_are_the_names_of_the_proto_file() {
         "setUsername": {"username": "a"},
         "join": {"room": "a", "after": "b"},
         "leave": {"room": "a"},
-        "publish": {"room": "a", "text": "b", "type": "t", "data": 1, "clientId": "c", "retry": true},
+        "publish": {"room": "a", "text": "b", "type": "t", "data": 1, "clientId": "c", "retry": true,
+                    "trace": true, "traceparent": "d"},
         "typing": {"room": "a"},
         "history": {"room": "a", "before": "b", "after": "c", "limit": 4},
         "who": {"room": "a"},
@@ -209,10 +216,13 @@ proptest! {
             room: room.clone(),
             client_id: client_id.clone(),
             retry,
+            trace: retry,
+            traceparent: client_id.clone(),
             content: Some(client::publish::Content::Text(text.clone())),
         };
         let binary = client::ClientFrame { id, body: Some(client_frame::Body::Publish(publish)) }.encode_to_vec();
-        let json = json!({"id": id, "publish": {"room": room, "text": text, "clientId": client_id, "retry": retry}});
+        let json = json!({"id": id, "publish": {"room": room, "text": text, "clientId": client_id, "retry": retry,
+                                                "trace": retry, "traceparent": client_id}});
         let json = json.to_string();
         prop_assert_eq!(proto::decode(&binary), json::decode(&json));
     }

@@ -5,10 +5,14 @@ use super::super::StoreError;
 use super::Script;
 use crate::metrics::SessionMetrics;
 use plaza_kit::admin::Readiness;
+use plaza_kit::trace::{SpanKind, Tracer};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, ErrorKind, RedisError, ServerErrorKind, Value};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// The source of the spans of this folder.
+const TRACER: Tracer = Tracer::named("plaza-session");
 
 /// Longest wait for one answer on a connection.
 const RESPONSE: Duration = Duration::from_millis(500);
@@ -42,6 +46,12 @@ impl Link {
     /// Runs a script.
     pub(super) async fn call(&self, script: &'static Script, args: &[Vec<u8>]) -> Result<Value, StoreError> {
         let mut manager = self.admit().inspect_err(|_| self.metrics.store_call(script.name, "skipped"))?;
+        let mut span = TRACER.here(script.name, SpanKind::Client);
+        if let Some(span) = &mut span {
+            span.set("db.system.name", "redis");
+            span.set("db.operation.name", "EVALSHA");
+            span.set("db.stored_procedure.name", script.name);
+        }
         let mut invocation = script.code.prepare_invoke();
         invocation.key(super::TAG);
         for arg in args {
@@ -63,6 +73,11 @@ impl Link {
                 "ok"
             }
         };
+        if let Some(span) = &mut span
+            && answer.is_err()
+        {
+            span.fail(result);
+        }
         self.metrics.store_call(script.name, result);
         answer
     }

@@ -1,0 +1,172 @@
+//! The edge's spans. A sampled frame of a client is the root of a trace; what an edge does with a sampled
+//! event is one span, however many members get it.
+//!
+//! ```text
+//! GET /socket.io/                SERVER, ends when the shard has the socket
+//! ws.receive                     SERVER, a new root linked to it; ends with the answer
+//!  +- plaza.fanout.v1...         CLIENT, from the hub to the result; its context travels in the item
+//!      +- (fanout: SERVER, PRODUCER; the context goes into the NATS headers)
+//!          +- process chat.out.{room}   CONSUMER, one per edge; ends after the last write of a shard
+//! ```
+
+use crate::bridge::{ConnKey, Op};
+use plaza_kit::trace::{Origin, Span, SpanContext, SpanKind, Tracer};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The source of this service's spans.
+pub(crate) const TRACER: Tracer = Tracer::named("plaza-edge");
+
+/// Requests whose spans the hub keeps until their answer; those beyond end at once.
+const OPEN: usize = 4_096;
+
+/// Deliveries whose spans a shard keeps until they are written; those beyond end at once.
+const UNWRITTEN: usize = 1_024;
+
+/// What a client wants to be known about one message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TraceWish {
+    /// It wants the trace's id in its answer, and so a trace.
+    pub asked: bool,
+    /// The W3C context that it sent, not checked yet.
+    pub traceparent: Option<Box<str>>,
+}
+
+impl TraceWish {
+    /// `None`: nothing is wanted.
+    pub(crate) fn new(asked: bool, traceparent: &str) -> Option<Box<Self>> {
+        let traceparent = (!traceparent.is_empty()).then(|| traceparent.into());
+        (asked || traceparent.is_some()).then(|| Box::new(Self { asked, traceparent }))
+    }
+}
+
+/// The span of a client's frame, if it is sampled.
+pub(crate) fn receive(op: &Op, polling: bool, upgrade: impl FnOnce() -> Option<SpanContext>) -> Option<Span> {
+    let wish = if let Op::Publish { trace, .. } = op { trace.as_deref() } else { None };
+    let origin = Origin {
+        traceparent: wish.and_then(|wish| wish.traceparent.as_deref()),
+        asked: wish.is_some_and(|wish| wish.asked),
+        stranger: true,
+    };
+    let name = if polling { "poll.receive" } else { "ws.receive" };
+    let mut span = TRACER.root(name, SpanKind::Server, origin)?;
+    span.set("plaza.request", op.name());
+    if let Some(upgrade) = upgrade() {
+        span.link(upgrade);
+    }
+    Some(span)
+}
+
+/// The span of what this edge does with a stored event, if its context is sampled.
+pub(crate) fn process(traceparent: Option<&str>, recipients: u32) -> Option<Arc<Span>> {
+    let mut span = TRACER.follow("process chat.out.{room}", SpanKind::Consumer, traceparent?)?;
+    span.set("messaging.system", "nats");
+    span.set("messaging.operation.type", "process");
+    span.set("messaging.operation.name", "process");
+    span.set("messaging.destination.template", "chat.out.{room}");
+    span.set("plaza.recipients", i64::from(recipients));
+    Some(Arc::new(span))
+}
+
+/// Sampled requests that have no answer yet.
+#[derive(Debug, Default)]
+pub(crate) struct Requests(HashMap<(ConnKey, u32), Traced>);
+
+#[derive(Debug)]
+struct Traced {
+    root: Span,
+    call: Option<Span>,
+    asked: bool,
+}
+
+impl Requests {
+    /// The hub has taken a sampled request.
+    pub(crate) fn begin(&mut self, from: ConnKey, id: u32, root: Span, op: &Op) {
+        let asked = matches!(op, Op::Publish { trace: Some(wish), .. } if wish.asked);
+        if self.0.len() < OPEN {
+            self.0.insert((from, id), Traced { root, call: None, asked });
+        }
+    }
+
+    /// The publish of this request goes up: the context to send along, empty when it is not sampled.
+    pub(crate) fn publish(&mut self, from: ConnKey, id: u32) -> String {
+        let Some(traced) = self.get_mut(from, id) else { return String::new() };
+        let mut call = TRACER.child(&traced.root, PUBLISH, SpanKind::Client);
+        if let Some(call) = &mut call {
+            call.set("rpc.system.name", "grpc");
+            call.set("rpc.method", PUBLISH);
+        }
+        let context = call.as_ref().map(Span::traceparent).unwrap_or_default();
+        traced.call = call;
+        context
+    }
+
+    /// The publish of this request has a result, after so many sends.
+    pub(crate) fn published(&mut self, from: ConnKey, id: u32, error: Option<&'static str>, sends: u32) {
+        let Some(mut call) = self.get_mut(from, id).and_then(|traced| traced.call.take()) else { return };
+        call.set("plaza.sends", i64::from(sends));
+        call.set("rpc.status_code", "OK");
+        if let Some(error) = error {
+            call.fail(error);
+        }
+    }
+
+    /// The context of a request, for the calls that it needs.
+    pub(crate) fn context(&self, from: ConnKey, id: u32) -> Option<SpanContext> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.get(&(from, id)).map(|traced| traced.root.context().clone())
+    }
+
+    /// The answer leaves. The trace's id, if the client asked for it.
+    pub(crate) fn end(&mut self, from: ConnKey, id: u32, error: Option<&'static str>) -> Option<Box<str>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let Traced { mut root, asked, .. } = self.0.remove(&(from, id))?;
+        if let Some(error) = error {
+            root.fail(error);
+        }
+        asked.then(|| root.trace_id().into())
+    }
+
+    /// The connection is gone, and with it who waits.
+    pub(crate) fn forget(&mut self, from: ConnKey) {
+        if !self.0.is_empty() {
+            self.0.retain(|(key, _), _| *key != from);
+        }
+    }
+
+    fn get_mut(&mut self, from: ConnKey, id: u32) -> Option<&mut Traced> {
+        if self.0.is_empty() { None } else { self.0.get_mut(&(from, id)) }
+    }
+}
+
+const PUBLISH: &str = "plaza.fanout.v1.FanoutService/PublishStream";
+
+/// Sampled deliveries of a shard that some member has not got yet.
+#[derive(Debug, Default)]
+pub(crate) struct Unwritten(Vec<(u32, u64, Arc<Span>)>);
+
+impl Unwritten {
+    /// The frame with this number of a board belongs to a sampled event.
+    pub(crate) fn add(&mut self, board: u32, frame: u64, span: &Arc<Span>) {
+        if self.0.len() < UNWRITTEN {
+            self.0.push((board, frame, Arc::clone(span)));
+        }
+    }
+
+    /// The trace of a frame.
+    pub(crate) fn trace(&self, board: u32, frame: u64) -> Option<String> {
+        let traced = self.0.iter().find(|traced| (traced.0, traced.1) == (board, frame));
+        traced.map(|(_, _, span)| span.trace_id())
+    }
+
+    /// Every follower has the frames of this board below a number; `u64::MAX`: the board is gone.
+    pub(crate) fn written(&mut self, board: u32, below: u64) {
+        if !self.0.is_empty() {
+            self.0.retain(|traced| traced.0 != board || traced.1 >= below);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Spans of gRPC calls: the server's side as a layer, the client's side around a call.
+
+use std::pin::Pin;
+use std::task::{Context as Poll, Poll as Ready};
+
+use http::{Request, Response};
+use opentelemetry::context::FutureExt as _;
+use opentelemetry::trace::{SpanKind, TraceContextExt as _};
+use opentelemetry::{Context, KeyValue};
+use tonic::Code;
+use tonic::metadata::MetadataValue;
+use tower::{Layer, Service};
+
+use super::context::TRACEPARENT;
+use super::{Origin, Span, Tracer};
+
+/// Gives each sampled call a SERVER span, below which the handler's own spans stand. Health and
+/// reflection are not traced, nor are the long streams, whose items have spans of their own.
+#[derive(Clone, Copy, Debug)]
+pub struct TraceLayer(pub Tracer);
+
+impl<S> Layer<S> for TraceLayer {
+    type Service = Traced<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Traced { inner, tracer: self.0 }
+    }
+}
+
+/// The service of [`TraceLayer`].
+#[derive(Clone, Debug)]
+pub struct Traced<S> {
+    inner: S,
+    tracer: Tracer,
+}
+
+impl<S, B, R> Service<Request<B>> for Traced<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Poll<'_>) -> Ready<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let span = self.span(&request);
+        let call = self.inner.call(request);
+        let Some(span) = span else { return Box::pin(call) };
+        let cx = Context::new().with_span(*span.0);
+        Box::pin(async move {
+            let result = call.with_context(cx.clone()).await;
+            let code = result.as_ref().map_or(Code::Unknown, |response| {
+                let status = response.headers().get("grpc-status").map(|value| value.as_bytes());
+                status.map_or(Code::Ok, Code::from_bytes)
+            });
+            let span = cx.span();
+            span.set_attribute(KeyValue::new("rpc.status_code", code_name(code)));
+            // The codes that are the server's fault.
+            if matches!(code, Code::Unknown | Code::Unimplemented | Code::Internal | Code::Unavailable | Code::DataLoss)
+            {
+                span.set_attribute(KeyValue::new("error.type", code_name(code)));
+                span.set_status(opentelemetry::trace::Status::error(code_name(code)));
+            }
+            span.end();
+            result
+        })
+    }
+}
+
+impl<S> Traced<S> {
+    fn span<B>(&self, request: &Request<B>) -> Option<Span> {
+        super::export::state()?;
+        let method = request.uri().path().strip_prefix('/')?;
+        if method.starts_with("grpc.") || method.ends_with("Stream") || method.ends_with("/Subscribe") {
+            return None;
+        }
+        let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        let origin = Origin { traceparent, ..Origin::default() };
+        let mut span = self.tracer.root(method.to_owned(), SpanKind::Server, origin)?;
+        span.set("rpc.system.name", "grpc");
+        span.set("rpc.method", method.to_owned());
+        Some(span)
+    }
+}
+
+/// The CLIENT span of a call.
+#[derive(Debug)]
+pub struct ClientSpan(Span);
+
+impl ClientSpan {
+    /// Makes `span` that of a call to `method` (`package.Service/Method`), and puts its context into the
+    /// request's metadata.
+    pub fn begin<T>(method: &'static str, mut span: Span, request: &mut tonic::Request<T>) -> Self {
+        span.set("rpc.system.name", "grpc");
+        span.set("rpc.method", method);
+        if let Ok(value) = MetadataValue::try_from(span.traceparent()) {
+            request.metadata_mut().insert(TRACEPARENT, value);
+        }
+        Self(span)
+    }
+
+    /// The call has ended, with an error of a closed set or without.
+    pub fn done(mut self, error: Option<&'static str>) {
+        match error {
+            None => self.0.set("rpc.status_code", "OK"),
+            Some(error) => self.0.fail(error),
+        }
+    }
+}
+
+/// A gRPC code as the semantic conventions spell it.
+pub const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
