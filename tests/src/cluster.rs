@@ -123,9 +123,19 @@ pub async fn wait_ready(admin: SocketAddr) {
 
 /// One plain HTTP/1.1 GET; the whole answer as text, `None` when there is none.
 pub async fn http_get(addr: SocketAddr, path: &str) -> Option<String> {
+    http(addr, &format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n")).await
+}
+
+/// One plain HTTP/1.1 PUT of a text; the whole answer as text, `None` when there is none.
+pub async fn http_put(addr: SocketAddr, path: &str, body: &str) -> Option<String> {
+    let length = body.len();
+    let head = format!("PUT {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    http(addr, &(head + body)).await
+}
+
+async fn http(addr: SocketAddr, request: &str) -> Option<String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(addr).await.ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;

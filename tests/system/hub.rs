@@ -178,7 +178,7 @@ struct Conn<'a> {
 
 impl Conn<'_> {
     async fn send(&self, id: u32, op: Op) {
-        let request = Request { from: self.key, id, identity: self.identity.clone(), op };
+        let request = Request { from: self.key, id, identity: self.identity.clone(), op, trace: None };
         self.house.requests.send(request).await.expect("the hub lives");
     }
 

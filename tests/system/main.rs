@@ -13,3 +13,4 @@ mod servers;
 mod session_service;
 mod session_store;
 mod tidy;
+mod trace;

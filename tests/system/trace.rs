@@ -1,0 +1,231 @@
+//! Traces: what a collector gets of one message over two edges, and what logs never get.
+
+use futures_util::{SinkExt, StreamExt};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use plaza_tests::cluster::{Cluster, http_get, http_put};
+use plaza_tests::otlp::{Receiver, Span, tree};
+use plaza_tests::process::PATIENCE;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+const CLIENT_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const CLIENT_SPAN: &str = "00f067aa0ba902b7";
+
+/// A client of Plaza's own protocol, JSON.
+struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Client {
+    /// Connects, introduces itself, takes a name and joins the room.
+    async fn enter(edge: SocketAddr, hello: Value, name: &str, room: &str) -> Self {
+        let mut request = format!("ws://{edge}/ws").into_client_request().expect("a URL");
+        request.headers_mut().insert("sec-websocket-protocol", "plaza.v1.json".parse().expect("a header"));
+        let (socket, _) = connect_async(request).await.expect("the edge answers");
+        let mut client = Self(socket);
+        client.ask(json!({"id": 1, "hello": hello}), "welcome").await;
+        client.ask(json!({"id": 2, "setUsername": {"username": name}}), "ok").await;
+        client.ask(json!({"id": 3, "join": {"room": room}}), "joined").await;
+        client
+    }
+
+    async fn ask(&mut self, frame: Value, answer: &str) -> Value {
+        self.0.send(Message::text(frame.to_string())).await.expect("the socket is open");
+        self.wait(answer).await
+    }
+
+    /// The next frame with this body.
+    async fn wait(&mut self, body: &str) -> Value {
+        let found = async {
+            while let Some(message) = self.0.next().await {
+                let Ok(Message::Text(text)) = message else { continue };
+                let frame: Value = serde_json::from_str(&text).expect("frames are JSON");
+                assert!(frame.get("error").is_none(), "{frame}");
+                if let Some(found) = frame.get(body) {
+                    return found.clone();
+                }
+            }
+            panic!("the socket ended before {body}");
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect("it comes in time")
+    }
+
+    /// The line with this text has arrived.
+    async fn reads(&mut self, text: &str) {
+        while self.wait("event").await["text"] != text {}
+    }
+}
+
+/// All spans of a trace, once there are so many.
+async fn trace(receiver: &mut Receiver, id: &str, count: usize) -> Vec<Span> {
+    let all = |spans: &[Span]| {
+        let found: Vec<Span> = spans.iter().filter(|span| span.trace_id == id).cloned().collect();
+        (found.len() >= count).then_some(found)
+    };
+    receiver.wait(&format!("trace {id} of {count} spans"), all).await
+}
+
+fn one<'a>(spans: &'a [Span], name: &str) -> &'a Span {
+    let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
+    assert_eq!(found.len(), 1, "{name} once in\n{}", tree(spans));
+    found[0]
+}
+
+fn service(span: &Span) -> &str {
+    &span.resource["service.name"]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_leads_from_the_clients_frame_to_the_last_edge() {
+    let mut receiver = Receiver::start().await;
+    let cluster = Cluster::start_in(2, &[], receiver.envs()).await;
+    let (first, second) = (cluster.edges[0].addr, cluster.edges[1].addr);
+    let mut alice = Client::enter(first, json!({}), "alice", "traced").await;
+    let mut bob = Client::enter(second, json!({}), "bob", "traced").await;
+    let mut carol = Client::enter(second, json!({}), "carol", "traced").await;
+
+    let traceparent = format!("00-{CLIENT_TRACE}-{CLIENT_SPAN}-01");
+    let publish = json!({"room": "traced", "text": "hello", "trace": true, "traceparent": traceparent});
+    let published = alice.ask(json!({"id": 4, "publish": publish}), "published").await;
+    assert_eq!(published["traceId"], CLIENT_TRACE, "the answer names the client's own trace");
+    bob.reads("hello").await;
+    carol.reads("hello").await;
+
+    let spans = trace(&mut receiver, CLIENT_TRACE, 6).await;
+    let text = tree(&spans);
+    let root = one(&spans, "ws.receive");
+    assert_eq!((root.parent_id.as_str(), root.kind, service(root)), (CLIENT_SPAN, SpanKind::Server, "plaza-edge"));
+    let publishing: Vec<_> = spans.iter().filter(|s| s.name.ends_with("FanoutService/PublishStream")).collect();
+    let [call, serving] = [SpanKind::Client, SpanKind::Server].map(|kind| {
+        *publishing.iter().find(|span| span.kind == kind).unwrap_or_else(|| panic!("no {kind:?} in\n{text}"))
+    });
+    assert_eq!((call.parent_id.as_str(), service(call)), (root.span_id.as_str(), "plaza-edge"), "{text}");
+    assert_eq!((serving.parent_id.as_str(), service(serving)), (call.span_id.as_str(), "plaza-fanout"), "{text}");
+    let send = one(&spans, "send chat.in.{room}");
+    assert_eq!((send.parent_id.as_str(), send.kind), (serving.span_id.as_str(), SpanKind::Producer), "{text}");
+
+    let processing: Vec<_> = spans.iter().filter(|s| s.name == "process chat.out.{room}").collect();
+    assert_eq!(processing.len(), 2, "one per edge:\n{text}");
+    assert!(processing.iter().all(|s| s.parent_id == send.span_id && s.kind == SpanKind::Consumer), "{text}");
+    let edges: BTreeSet<_> = processing.iter().map(|s| s.resource["service.instance.id"].clone()).collect();
+    let recipients: BTreeSet<_> = processing.iter().map(|s| s.attributes["plaza.recipients"].clone()).collect();
+    assert_eq!((edges.len(), recipients), (2, ["1", "2"].map(str::to_owned).into()), "{text}");
+
+    // The root points at the handshake of its connection, which is a trace of its own.
+    let [(_, handshake)] = &root.links[..] else { panic!("one link:\n{text}") };
+    let handshake = receiver
+        .wait("the handshake's span", |spans| spans.iter().find(|span| span.span_id == *handshake).cloned())
+        .await;
+    assert_eq!((handshake.name.as_str(), handshake.parent_id.as_str()), ("GET /ws", ""));
+    assert_eq!(handshake.attributes["http.response.status_code"], "101");
+    assert!(handshake.attributes.contains_key("plaza.connection.id"));
+    assert_ne!(handshake.trace_id, CLIENT_TRACE);
+    println!("{}", tree(&[spans, vec![handshake]].concat()));
+
+    // The metrics of both edges point at traces: each bucket at the newest one.
+    for edge in &cluster.edges {
+        let metrics = http_get(edge.admin, "/metrics").await.expect("metrics");
+        let mut buckets = metrics.lines().filter(|line| line.starts_with("plaza_publish_to_socket_seconds_bucket"));
+        assert!(buckets.any(|line| line.contains("# {trace_id=\"")), "{metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_context_is_ignored_and_a_name_is_traced_to_redis() {
+    let mut receiver = Receiver::start().await;
+    let cluster = Cluster::start_in(1, &[], receiver.envs()).await;
+    let mut alice = Client::enter(cluster.edges[0].addr, json!({}), "alice", "traced").await;
+    let publish = json!({"room": "traced", "text": "hello", "trace": true, "traceparent": "00-00-00-00"});
+    let published = alice.ask(json!({"id": 4, "publish": publish}), "published").await;
+    let id = published["traceId"].as_str().expect("a trace of its own").to_owned();
+    let spans = trace(&mut receiver, &id, 5).await;
+    assert_eq!(one(&spans, "ws.receive").parent_id, "");
+
+    let naming = |spans: &[Span]| {
+        let root = spans.iter().find(|s| s.attributes.get("plaza.request").is_some_and(|r| r == "set_username"))?;
+        let found: Vec<Span> = spans.iter().filter(|span| span.trace_id == root.trace_id).cloned().collect();
+        (found.len() >= 4).then_some(found)
+    };
+    let spans = receiver.wait("the trace of a name", naming).await;
+    println!("{}", tree(&spans));
+    let redis = spans.iter().find(|s| s.attributes.get("db.system.name").is_some_and(|name| name == "redis"));
+    let redis = redis.unwrap_or_else(|| panic!("no Redis in\n{}", tree(&spans)));
+    let parent = spans.iter().find(|span| span.span_id == redis.parent_id).expect("it has a parent");
+    assert_eq!((service(parent), parent.kind), ("plaza-session", SpanKind::Server));
+    assert_eq!(parent.attributes["rpc.method"], "plaza.session.v1.EdgeLeaseService/Apply");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_collector_costs_one_line_and_a_ratio_of_nothing_sends_nothing() {
+    let nowhere = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let addr = nowhere.local_addr().expect("an address");
+    drop(nowhere);
+    let mut envs =
+        vec![("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{addr}")), ("OTEL_BSP_SCHEDULE_DELAY", "50".to_owned())];
+    let mut cluster = Cluster::start_in(1, &[], envs.clone()).await;
+    let mut alice = Client::enter(cluster.edges[0].addr, json!({}), "alice", "traced").await;
+    for n in 0..10 {
+        alice.ask(json!({"id": 4, "publish": {"room": "traced", "text": format!("line {n}")}}), "published").await;
+    }
+    let said = "spans cannot be exported";
+    let edge = &mut cluster.edges[0];
+    edge.process.wait_log("the line about spans", |log| log.contains(said).then_some(())).await;
+    // Many batches fail; when the collector comes, that is said once too.
+    let mut receiver = Receiver::start_on(tokio::net::TcpListener::bind(addr).await.expect("the port is free again"));
+    let back = tokio::time::timeout(PATIENCE, async {
+        loop {
+            alice.ask(json!({"id": 5, "publish": {"room": "traced", "text": "again"}}), "published").await;
+            if edge.process.log().contains("spans are exported again") {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    });
+    back.await.expect("the collector is found again");
+    assert_eq!(edge.process.log().matches(said).count(), 1, "{}", edge.process.log());
+    receiver.wait("any span", |spans| spans.first().map(|_| ())).await;
+
+    envs.push(("OTEL_TRACES_SAMPLER", "parentbased_always_off".to_owned()));
+    let silent = Cluster::start_in(1, &[], envs).await;
+    let mut bob = Client::enter(silent.edges[0].addr, json!({}), "bob", "untraced").await;
+    let publish = json!({"room": "untraced", "text": "hello", "trace": true});
+    let published = bob.ask(json!({"id": 4, "publish": publish}), "published").await;
+    assert!(published.get("traceId").is_none(), "{published}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn planted_secrets_never_appear_in_a_log() {
+    const TOKEN: &str = "PlantedToken0123456789abcdefghijk";
+    const GUEST: &str = "PlantedGuestKey012345A";
+    const TICKET: &str = "PlantedTicket0123456789";
+    const TEXT: &str = "PlantedMessageText";
+    let cluster = Cluster::start(2).await;
+    let everyone = || cluster.edges.iter().chain([&cluster.session, &cluster.fanout]);
+    for service in everyone() {
+        let answer = http_put(service.admin, "/log-level", "debug").await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let answer = http_put(service.admin, "/log-level", "plaza=loudest").await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("error, warn, info"), "{answer}");
+    }
+    let hello = json!({"token": TOKEN, "guest": GUEST, "resume": TICKET});
+    let mut alice = Client::enter(cluster.edges[0].addr, hello, "alice", "quiet").await;
+    let mut bob = Client::enter(cluster.edges[1].addr, json!({}), "bob", "quiet").await;
+    alice.ask(json!({"id": 4, "publish": {"room": "quiet", "text": TEXT}}), "published").await;
+    bob.reads(TEXT).await;
+    // What breaks rules is logged most: secrets in places where nothing expects them.
+    let _ = http_get(cluster.edges[0].addr, &format!("/socket.io/?EIO=3&transport=polling&token={TOKEN}")).await;
+    let _ = http_get(cluster.edges[0].addr, &format!("/socket.io/?EIO=4&transport=polling&sid={TICKET}")).await;
+    drop((alice, bob));
+    for service in everyone() {
+        let log = service.process.log();
+        assert!(log.contains("log level changed"), "{log}");
+        for secret in [TOKEN, GUEST, TICKET, TEXT] {
+            assert!(!log.contains(secret), "{secret} in\n{log}");
+        }
+        let is_raw = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(log.lines().all(|line| !line.contains(is_raw)), "{log}");
+    }
+}
