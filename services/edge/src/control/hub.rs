@@ -91,6 +91,8 @@ pub(super) struct Hub {
     pub(super) behind: Vec<(RoomId, u64, usize)>,
     /// Rooms that nobody is in, by the time when they are given up.
     pub(super) releases: VecDeque<(Millis, RoomId, u64)>,
+    /// Rooms with joins whose reads are made again, and when: one entry for each pause.
+    pub(super) replays: VecDeque<(Millis, RoomId)>,
     /// Users whose presence has changed, and when it is told.
     pub(super) changed: HashMap<(RoomId, Arc<str>), Millis>,
     pub(super) asked: HashMap<u64, Asked>,
@@ -129,6 +131,7 @@ pub(super) async fn run(parts: HubParts) {
         sweep_next: 0,
         behind: Vec::new(),
         releases: VecDeque::new(),
+        replays: VecDeque::new(),
         changed: HashMap::new(),
         asked: HashMap::new(),
         next_ask: 0,
@@ -271,6 +274,7 @@ impl Hub {
         if !self.changed.is_empty() {
             self.flush_presence();
         }
+        self.read_again();
         self.watch_tick();
         if now >= self.second {
             self.second = now + 1_000;

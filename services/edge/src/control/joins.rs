@@ -4,7 +4,7 @@
 use super::encode;
 use super::hub::{Hub, Waiter};
 use crate::bridge::{ConnKey, Joined, Reply, RoomId, Variant};
-use crate::feed::sequencer::{Millis, ResetReason, Stored};
+use crate::feed::sequencer::{Millis, ResetReason, Sequencer, Stored};
 use crate::upstream::read::ReadKey;
 use bytes::Bytes;
 use plaza_proto::code::Code;
@@ -17,6 +17,10 @@ use std::sync::Arc;
 const DEADLINE: Millis = 10_000;
 /// Events of one replay at most; more is `trimmed`, as a room keeps no more by default.
 const REPLAY: usize = 1_000;
+/// A read that failed, or that brought nothing new, is made again after this, in milliseconds.
+const AGAIN: Millis = 100;
+/// Answers in a row that end before what the room has delivered; more, and those events are gone.
+const SHORT_ANSWERS: u32 = 20;
 
 /// A join that waits.
 #[derive(Debug)]
@@ -39,13 +43,17 @@ pub(super) struct Replay {
     /// The event at `after` was seen, and is the one that was meant.
     checked: bool,
     reading: bool,
+    /// No read before this.
+    pause: Millis,
+    /// Answers in a row that ended before what the room has delivered.
+    short: u32,
     reset: Option<ResetReason>,
 }
 
 impl Replay {
     /// What comes after this position.
     pub(super) fn new(after: Position) -> Self {
-        Self { after, events: Vec::new(), checked: after.check == 0, reading: false, reset: None }
+        Self { after, events: Vec::new(), checked: after.check == 0, reading: false, pause: 0, short: 0, reset: None }
     }
 
     fn end(&self) -> u64 {
@@ -76,6 +84,7 @@ impl Hub {
         let mut waiting = std::mem::take(&mut room.joining);
         let mut reads: Vec<ReadKey> = Vec::new();
         let mut ready = Vec::new();
+        let now = self.now;
         waiting.retain_mut(|joining| {
             if room.shards[usize::from(joining.to.shard)].behind.is_some() {
                 // Older events are still on their way to this shard: a member would get them too.
@@ -92,7 +101,7 @@ impl Hub {
                     false
                 }
                 Step::Read(seq) => {
-                    if !replay.reading {
+                    if !replay.reading && replay.pause <= now {
                         replay.reading = true;
                         let room = room.name.clone();
                         reads.push(ReadKey { room, before: false, seq, at_least: 0, limit: 128 });
@@ -112,18 +121,40 @@ impl Hub {
 
     /// A read for joins has an answer.
     pub(super) fn on_replay(&mut self, id: RoomId, key: &ReadKey, result: &Result<Arc<ReadResponse>, Code>) {
+        let now = self.now;
         let Some(room) = self.rooms.get_mut(id) else { return };
+        let mut pauses = false;
         for replay in room.joining.iter_mut().filter_map(|joining| joining.replay.as_mut()) {
             if !replay.reading || key.seq != wanted(replay) {
                 continue;
             }
             replay.reading = false;
-            match result {
-                Ok(answer) => take(replay, answer, room.sequencer.position()),
-                Err(_) => replay.reset = Some(ResetReason::Unavailable),
+            let is_short = match result {
+                Ok(answer) => {
+                    take(replay, answer);
+                    is_short(replay, answer, &room.sequencer)
+                }
+                // Nothing is known to be lost: the events may come with the next answer.
+                Err(_) => true,
+            };
+            if is_short {
+                replay.pause = now + AGAIN;
+                pauses = true;
             }
         }
+        if pauses {
+            self.replays.push_back((now + AGAIN, id));
+        }
         self.finish_joins(id);
+    }
+
+    /// Makes those reads for joins again whose pause is over.
+    pub(super) fn read_again(&mut self) {
+        while self.replays.front().is_some_and(|(due, _)| *due <= self.now)
+            && let Some((_, id)) = self.replays.pop_front()
+        {
+            self.finish_joins(id);
+        }
     }
 
     fn enter(&mut self, id: RoomId, to: ConnKey, request: u32, opens: bool, variant: Variant, replay: Option<&Replay>) {
@@ -204,7 +235,7 @@ fn wanted(replay: &Replay) -> u64 {
 }
 
 /// Brings a replay as far as the ring allows.
-fn advance(replay: &mut Replay, sequencer: &crate::feed::sequencer::Sequencer) -> Step {
+fn advance(replay: &mut Replay, sequencer: &Sequencer) -> Step {
     let position = sequencer.position();
     if replay.reset.is_none() && replay.after.epoch != position.epoch {
         replay.reset = Some(ResetReason::Epoch);
@@ -235,7 +266,7 @@ fn advance(replay: &mut Replay, sequencer: &crate::feed::sequencer::Sequencer) -
 }
 
 /// Adds a page to a replay.
-fn take(replay: &mut Replay, answer: &ReadResponse, position: Position) {
+fn take(replay: &mut Replay, answer: &ReadResponse) {
     let Some((epoch, events)) = crate::feed::sequencer::parse(answer) else {
         replay.reset = Some(ResetReason::Unavailable);
         return;
@@ -261,14 +292,24 @@ fn take(replay: &mut Replay, answer: &ReadResponse, position: Position) {
         return;
     }
     replay.events.extend(events);
-    if answer.complete && replay.end() < position.seq {
-        // The store answers with less than this room has delivered: a replica that is behind, or a room
-        // whose last events were trimmed.
-        replay.reset = Some(ResetReason::Unavailable);
-    }
     if replay.events.len() > REPLAY {
         replay.reset = Some(ResetReason::Trimmed);
     }
+}
+
+/// Whether an answer ends before what the room has delivered, and the ring does not have the rest: a
+/// replica that is behind. When it stays so, the events are gone. An answer may also be older than the
+/// newest deliveries without being short: those are in the ring.
+fn is_short(replay: &mut Replay, answer: &ReadResponse, sequencer: &Sequencer) -> bool {
+    let is_short = replay.reset.is_none()
+        && answer.complete
+        && replay.end() < sequencer.position().seq
+        && sequencer.since(replay.end()).is_none();
+    replay.short = if is_short { replay.short + 1 } else { 0 };
+    if replay.short > SHORT_ANSWERS {
+        replay.reset = Some(ResetReason::Unavailable);
+    }
+    is_short
 }
 
 fn replay_frames(room: &super::room::Room, replay: &Replay, variant: Variant) -> Vec<Bytes> {
