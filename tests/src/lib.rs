@@ -4,6 +4,7 @@
 //! | module | what it starts |
 //! |---|---|
 //! | [`process`] | any program, with its log in a file |
+//! | [`proxy`] | nothing: a link between two of them that can be slow, silent or cut |
 //! | [`redis`] | `redis-server` |
 //! | [`nats`] | `nats-server` with JetStream |
 //! | [`otlp`] | a receiver of spans, in this process |
@@ -13,4 +14,5 @@ pub mod cluster;
 pub mod nats;
 pub mod otlp;
 pub mod process;
+pub mod proxy;
 pub mod redis;

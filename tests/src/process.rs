@@ -149,7 +149,9 @@ impl Drop for Process {
 /// When it is not built: the message names the command.
 pub fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running program has a path");
-    let folder = test.ancestors().nth(2).expect("tests run from target/<profile>/deps");
+    // Tests run from `deps/` below the folder of the programs, programs beside each other.
+    let folder = test.parent().expect("a program is in a folder");
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let program = folder.join(name);
     assert!(
         program.exists(),

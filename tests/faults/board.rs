@@ -1,0 +1,86 @@
+//! Where the swarm stands, for those who wait for it: atomics that clients set and the nemesis reads.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// The shared board of one swarm.
+#[derive(Debug)]
+pub(crate) struct Board {
+    /// Clients that are in all their rooms.
+    online: Vec<AtomicBool>,
+    /// The edge that each client uses.
+    edge: Vec<AtomicU64>,
+    /// The highest sequence that each client has, by client and place of the room among its rooms.
+    seen: Vec<Vec<(u32, AtomicU64)>>,
+    /// The highest acknowledged sequence of each room.
+    acknowledged_seq: Vec<AtomicU64>,
+    /// Messages without an outcome yet.
+    pub(crate) pending: AtomicU64,
+    pub(crate) acknowledged: AtomicU64,
+    pub(crate) received: AtomicU64,
+    pub(crate) connections: AtomicU64,
+    pub(crate) unknown: AtomicU64,
+    /// No new messages from now on.
+    pub(crate) is_quiet: AtomicBool,
+}
+
+impl Board {
+    /// A board for clients with these rooms.
+    pub(crate) fn new(rooms: usize, of_clients: &[Vec<u32>]) -> Self {
+        Self {
+            online: of_clients.iter().map(|_| AtomicBool::new(false)).collect(),
+            edge: of_clients.iter().map(|_| AtomicU64::new(0)).collect(),
+            seen: of_clients
+                .iter()
+                .map(|rooms| rooms.iter().map(|room| (*room, AtomicU64::new(0))).collect())
+                .collect(),
+            acknowledged_seq: (0..rooms).map(|_| AtomicU64::new(0)).collect(),
+            pending: AtomicU64::new(0),
+            acknowledged: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
+            is_quiet: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn set_online(&self, client: u32, online: bool, edge: usize) {
+        self.online[client as usize].store(online, Relaxed);
+        self.edge[client as usize].store(edge as u64, Relaxed);
+    }
+
+    pub(crate) fn see(&self, client: u32, index: usize, seq: u64) {
+        self.seen[client as usize][index].1.fetch_max(seq, Relaxed);
+    }
+
+    pub(crate) fn acknowledge(&self, room: u32, seq: u64) {
+        self.acknowledged.fetch_add(1, Relaxed);
+        self.acknowledged_seq[room as usize].fetch_max(seq, Relaxed);
+    }
+
+    /// Clients that are in all their rooms.
+    pub(crate) fn online(&self) -> usize {
+        self.online.iter().filter(|online| online.load(Relaxed)).count()
+    }
+
+    /// Clients in all.
+    pub(crate) fn clients(&self) -> usize {
+        self.online.len()
+    }
+
+    /// Whether nobody is connected through this edge.
+    pub(crate) fn has_left(&self, edge: usize) -> bool {
+        let here = |client: usize| self.online[client].load(Relaxed) && self.edge[client].load(Relaxed) == edge as u64;
+        !(0..self.online.len()).any(here)
+    }
+
+    /// The highest acknowledged sequence of each room.
+    pub(crate) fn acknowledged_seqs(&self) -> Vec<u64> {
+        self.acknowledged_seq.iter().map(|seq| seq.load(Relaxed)).collect()
+    }
+
+    /// Members that do not have these sequences of their rooms yet.
+    pub(crate) fn behind(&self, seqs: &[u64]) -> usize {
+        let rooms = self.seen.iter().flatten();
+        rooms.filter(|(room, seen)| seen.load(Relaxed) < seqs[*room as usize]).count()
+    }
+}

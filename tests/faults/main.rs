@@ -1,0 +1,131 @@
+//! Breaks Plaza on purpose and checks that nobody notices: real services, real stores, clients that
+//! record what they see, faults from a seed, and a checker that reads the record.
+//! `plaza-faults --help` says how; the table of faults is [`rows`].
+//!
+//! | module | job |
+//! |---|---|
+//! | [`world`] | services, stores, and a proxy on each link |
+//! | [`swarm`] | clients that [`speak`] both protocols; where they stand is on the [`board`] |
+//! | [`history`] | what they did and saw, one JSON line each |
+//! | [`rows`] | the faults of each row |
+//! | [`run`] | one row from start to verdict |
+//! | [`checker`] | the verdict |
+
+#![expect(clippy::print_stdout, reason = "the report is the program's output")]
+#![expect(clippy::print_stderr, reason = "progress goes beside the report")]
+
+mod board;
+mod checker;
+mod history;
+mod report;
+mod rows;
+mod run;
+mod speak;
+mod swarm;
+mod world;
+
+use crate::rows::{ROWS, Row};
+use crate::run::{Run, Scale};
+use std::path::PathBuf;
+
+const HELP: &str = "\
+Breaks Plaza on purpose and checks that no message is lost, doubled or out of order.
+
+plaza-faults [--row N,...] [--seed S] [--seeds N] [--small] [--minutes M] [--out FOLDER]
+plaza-faults --check FILE     checks a history that was kept
+  --row N,...   rows of the table below (default: all but 26)
+  --seed S      what is random follows from it (default 1)
+  --seeds N     so many runs of each row, with seeds S, S+1, ... (default 1)
+  --small       few clients, few faults, short pauses: as in continuous integration
+  --faults N    faults in each row (default 12, small 3)
+  --minutes M   length of row 26 (default 10)
+  --out FOLDER  histories and logs go here (default target/faults)
+The exit code is 0 when every run passed.";
+
+#[derive(Debug)]
+struct Options {
+    rows: Vec<&'static Row>,
+    seed: u64,
+    seeds: u64,
+    scale: Scale,
+    out: PathBuf,
+    check: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|arg| arg == "--help") {
+        println!("{HELP}\n\nrows:");
+        for row in ROWS {
+            println!("  {:>3}  {}", row.number, row.about);
+        }
+        return Ok(());
+    }
+    let options = parse(&args)?;
+    if let Some(path) = &options.check {
+        let verdict = run::check(path, checker::Rules::default()).map_err(anyhow::Error::msg)?;
+        println!("{}", report::verdict(&verdict));
+        std::process::exit(i32::from(!verdict.is_pass()));
+    }
+    let mut failed = 0;
+    let mut table = Vec::new();
+    for row in &options.rows {
+        for seed in options.seed..options.seed + options.seeds {
+            let (line, passed) = one(row, seed, &options).await.map_err(anyhow::Error::msg)?;
+            println!("{line}");
+            failed += u32::from(!passed);
+            table.push(line);
+        }
+    }
+    println!("\n{}", report::summary(&table, failed));
+    std::process::exit(i32::from(failed > 0));
+}
+
+/// Runs one row with one seed; its line of the report, and whether it passed.
+async fn one(row: &Row, seed: u64, options: &Options) -> Result<(String, bool), run::Red> {
+    let folder = options.out.join(format!("row{}-seed{seed}", row.number));
+    let _ = std::fs::remove_dir_all(&folder);
+    let mut run = Run::start(row.number, seed, options.scale, row.fanout, &folder).await?;
+    let result = row.faults(&mut run).await;
+    let rules = row.rules(&run);
+    let (verdict, counted) = run.finish(result, rules).await?;
+    let passed = verdict.is_pass();
+    if passed {
+        // What is kept is for those who look for a fault.
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    Ok((report::line(row, seed, &verdict, counted, &folder), passed))
+}
+
+fn parse(args: &[String]) -> anyhow::Result<Options> {
+    let is_small = args.iter().any(|arg| arg == "--small");
+    let scale = if is_small {
+        Scale { faults: 3, clients: 24, rooms: 8, rate: 80.0, minutes: 0.5, is_small }
+    } else {
+        Scale { faults: 12, clients: 60, rooms: 20, rate: 240.0, minutes: 10.0, is_small }
+    };
+    let rows = ROWS.iter().filter(|row| row.number != 26).collect();
+    let mut options = Options { rows, seed: 1, seeds: 1, scale, out: "target/faults".into(), check: None };
+    let args: Vec<&String> = args.iter().filter(|arg| *arg != "--small").collect();
+    for pair in args.chunks(2) {
+        let [flag, value] = pair else { anyhow::bail!("{} needs a value\n\n{HELP}", pair[0]) };
+        match flag.as_str() {
+            "--row" => {
+                let row = |number: &str| {
+                    let row = number.parse().ok().and_then(Row::find);
+                    row.ok_or_else(|| anyhow::anyhow!("row {number} is not known; --help lists the rows"))
+                };
+                options.rows = value.split(',').map(row).collect::<anyhow::Result<_>>()?;
+            }
+            "--seed" => options.seed = value.parse()?,
+            "--seeds" => options.seeds = value.parse()?,
+            "--faults" => options.scale.faults = value.parse()?,
+            "--minutes" => options.scale.minutes = value.parse()?,
+            "--out" => options.out = value.into(),
+            "--check" => options.check = Some(value.into()),
+            _ => anyhow::bail!("unknown argument {flag}\n\n{HELP}"),
+        }
+    }
+    Ok(options)
+}
