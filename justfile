@@ -25,6 +25,11 @@ fmt:
 docs:
     PLAZA_BLESS=1 cargo test -p plaza-tests --test system docs::
 
+# The trace of one message over two edges, as text: from the client's frame to the last edge.
+trace-demo:
+    cargo build --workspace --bins
+    cargo test -q -p plaza-tests --test system trace::one_trace -- --nocapture
+
 # The chart without a cluster: renders, rules, refusals.
 chart:
     cargo test -p plaza-tests --test chart

@@ -1,11 +1,18 @@
 //! Pages of `docs/` that are made from tables of the code. `PLAZA_BLESS=1` writes them anew; without
 //! it, a page that differs from its table fails.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+use plaza_edge::engine::Shard;
+use plaza_edge::metrics::{Handshakes, HubMetrics, ShardMetrics};
+use plaza_fanout::metrics::FanoutMetrics;
+use plaza_kit::admin::Readiness;
+use plaza_kit::metrics::Metrics;
 use plaza_kit::settings::Flag;
 use plaza_proto::code::Code;
+use plaza_session::metrics::SessionMetrics;
 
 /// Compares a page with the file, or writes it when asked to.
 fn check(name: &str, page: &str) {
@@ -64,4 +71,75 @@ fn the_page_of_settings_is_its_tables() {
         }
     }
     check("settings.md", &page);
+}
+
+/// What one program exports before anything has happened.
+fn exported(register: impl FnOnce(&Metrics)) -> String {
+    let metrics = Metrics::new("docs", "0");
+    register(&metrics);
+    metrics.encode()
+}
+
+/// The rows of a page: each metric of an OpenMetrics text under the name that a query uses.
+fn rows(text: &str, seen: &mut BTreeSet<String>) -> String {
+    let mut page = String::from("| metric | type | labels | what it tells |\n|---|---|---|---|\n");
+    for line in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let (name, help) = line.split_once(' ').unwrap();
+        let kind = text.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} "))).unwrap();
+        let suffix = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        if !seen.insert(name.to_owned()) {
+            continue;
+        }
+        let labels: BTreeSet<&str> = text
+            .lines()
+            .filter(|line| line.starts_with(name) && line.contains('{') && !line.starts_with('#'))
+            .filter(|line| !line[name.len()..].starts_with(|c: char| c.is_ascii_lowercase()))
+            .flat_map(|line| line.split_once('{').unwrap().1.split_once('}').unwrap().0.split(','))
+            .filter_map(|pair| Some(pair.split_once('=')?.0))
+            .filter(|label| *label != "le" && *label != "trace_id")
+            .collect();
+        let labels = labels.into_iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        writeln!(page, "| `{name}{suffix}` | {kind} | {labels} | {} |", help.trim_end_matches('.')).unwrap();
+    }
+    page
+}
+
+#[tokio::test]
+async fn the_page_of_metrics_is_what_the_programs_export() {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         Each admin port serves them at `/metrics` as OpenMetrics text; `plaza` serves those of all parts together. No \
+         label holds a room, a user or an address: a single room is found by its traces, to which the buckets of \
+         `plaza_publish_to_socket_seconds` point as exemplars. This page is made from the code by `just docs`.\n",
+    );
+    let mut seen = BTreeSet::new();
+    let common = exported(|metrics| {
+        metrics.registry(|registry| {
+            registry.register_collector(Box::new(Readiness::new()));
+            plaza_kit::trace::register(registry);
+        });
+    });
+    let edge = exported(|metrics| {
+        let shard = Shard::new(0, Default::default(), tokio::sync::mpsc::channel(1).0).unwrap();
+        metrics.registry(|registry| {
+            HubMetrics::register(registry);
+            Handshakes::register(registry);
+            ShardMetrics::register(registry, &[shard.handle()]);
+        });
+    });
+    let session = exported(|metrics| drop(metrics.registry(SessionMetrics::register)));
+    let fanout = exported(|metrics| drop(metrics.registry(FanoutMetrics::new)));
+    for (title, text) in [
+        ("Every program", common),
+        ("The edge", edge),
+        ("The session service", session),
+        ("The fanout service", fanout),
+    ] {
+        write!(page, "\n## {title}\n\n{}", rows(&text, &mut seen)).unwrap();
+    }
+    check("metrics.md", &page);
 }

@@ -74,6 +74,12 @@ fn one<'a>(spans: &'a [Span], name: &str) -> &'a Span {
     found[0]
 }
 
+/// Shows the trace to who runs the test with `--nocapture`.
+#[allow(clippy::print_stdout, reason = "the trace is what `just trace-demo` is run for")]
+fn show(spans: &[Span]) {
+    println!("{}", tree(spans));
+}
+
 fn service(span: &Span) -> &str {
     &span.resource["service.name"]
 }
@@ -123,7 +129,7 @@ async fn one_trace_leads_from_the_clients_frame_to_the_last_edge() {
     assert_eq!(handshake.attributes["http.response.status_code"], "101");
     assert!(handshake.attributes.contains_key("plaza.connection.id"));
     assert_ne!(handshake.trace_id, CLIENT_TRACE);
-    println!("{}", tree(&[spans, vec![handshake]].concat()));
+    show(&[spans, vec![handshake]].concat());
 
     // The metrics of both edges point at traces: each bucket at the newest one.
     for edge in &cluster.edges {
@@ -150,7 +156,7 @@ async fn a_malformed_context_is_ignored_and_a_name_is_traced_to_redis() {
         (found.len() >= 4).then_some(found)
     };
     let spans = receiver.wait("the trace of a name", naming).await;
-    println!("{}", tree(&spans));
+    show(&spans);
     let redis = spans.iter().find(|s| s.attributes.get("db.system.name").is_some_and(|name| name == "redis"));
     let redis = redis.unwrap_or_else(|| panic!("no Redis in\n{}", tree(&spans)));
     let parent = spans.iter().find(|span| span.span_id == redis.parent_id).expect("it has a parent");

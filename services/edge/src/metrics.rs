@@ -1,6 +1,7 @@
 //! The edge's metrics. Shards count for themselves; this collects what they counted, and what the hub
 //! counts.
 
+use crate::bridge::Variant;
 use crate::conn::Cause;
 use crate::engine::{LATENCY_BOUNDS_US, ShardHandle, SocketSeconds, Stats};
 use plaza_proto::code::Code;
@@ -14,6 +15,44 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 type Labels = [(&'static str, &'static str); 1];
 
+/// Handshakes by protocol, transport and what was answered. Clones are the same counters.
+#[derive(Clone, Debug, Default)]
+pub struct Handshakes(Family<[(&'static str, &'static str); 3], Counter>);
+
+impl Handshakes {
+    /// Registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let handshakes = Self::default();
+        for (protocol, transport) in [("socketio", "websocket"), ("socketio", "polling"), ("plaza", "websocket")] {
+            handshakes.0.get_or_create(&[("protocol", protocol), ("transport", transport), ("result", "ok")]).inc_by(0);
+        }
+        let help = "Handshakes by protocol, transport and result: ok, or why they were refused";
+        registry.register("plaza_handshakes", help, handshakes.0.clone());
+        handshakes
+    }
+
+    /// A handshake was answered with this status.
+    pub fn answered(&self, protocol: &'static str, transport: &'static str, status: u16) {
+        let result = match status {
+            101 | 200 => "ok",
+            400 => "bad_request",
+            403 => "origin",
+            426 => "version",
+            429 => "limit",
+            503 => "unavailable",
+            _ => "other",
+        };
+        self.0.get_or_create(&[("protocol", protocol), ("transport", transport), ("result", result)]).inc();
+    }
+}
+
+/// Creates series that have not counted anything yet.
+fn begin_at_zero(family: &Family<Labels, Counter>, label: &'static str, values: &[&'static str]) {
+    for value in values {
+        family.get_or_create(&[(label, value)]).inc_by(0);
+    }
+}
+
 /// What the hub counts. Cheap to clone; clones are the same counters.
 #[derive(Clone, Debug, Default)]
 pub struct HubMetrics {
@@ -25,7 +64,7 @@ pub struct HubMetrics {
     pub resyncs: Counter,
     /// Stored events of a version or kind that is not known here.
     pub unknown_events: Counter,
-    sessions: Gauge,
+    sessions: Family<Labels, Gauge>,
     rooms: Gauge,
     unresolved: Gauge,
     beat_age: Gauge,
@@ -50,7 +89,7 @@ impl HubMetrics {
             "Stored events that this version does not know",
             m.unknown_events.clone(),
         );
-        registry.register("plaza_edge_sessions", "Sessions of this edge", m.sessions.clone());
+        registry.register("plaza_edge_sessions", "Sessions of this edge by protocol", m.sessions.clone());
         registry.register("plaza_rooms", "Rooms that are heard here", m.rooms.clone());
         registry.register("plaza_unresolved_publishes", "Publishes without a result yet", m.unresolved.clone());
         registry.register("plaza_beat_age_milliseconds", "Time since the last beat of the store", m.beat_age.clone());
@@ -59,6 +98,10 @@ impl HubMetrics {
             "Time since an echo of this edge came back",
             m.echo_age.clone(),
         );
+        // Series that alerts compare with their past exist from the start.
+        metrics.tick([0; Variant::COUNT], 0, 0);
+        begin_at_zero(&metrics.publishes, "result", &["ok"]);
+        begin_at_zero(&metrics.resets, "reason", &["epoch", "rolled_back", "trimmed", "unavailable"]);
         metrics
     }
 
@@ -73,9 +116,17 @@ impl HubMetrics {
         self.resets.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// Numbers of now.
-    pub fn tick(&self, sessions: usize, rooms: usize, unresolved: usize) {
-        self.sessions.set(sessions as i64);
+    /// Numbers of now; sessions by [`Variant`].
+    pub fn tick(&self, sessions: [u32; Variant::COUNT], rooms: usize, unresolved: usize) {
+        let protocols: [(&str, &[Variant]); 3] = [
+            ("socketio", &[Variant::TextZh, Variant::TextEn, Variant::Event]),
+            ("plaza-json", &[Variant::PlazaJson]),
+            ("plaza-proto", &[Variant::PlazaProto]),
+        ];
+        for (protocol, variants) in protocols {
+            let count = variants.iter().map(|variant| i64::from(sessions[*variant as usize])).sum();
+            self.sessions.get_or_create(&[("protocol", protocol)]).set(count);
+        }
         self.rooms.set(rooms as i64);
         self.unresolved.set(unresolved as i64);
     }
@@ -128,6 +179,13 @@ impl Collector for ShardMetrics {
         };
         counter("plaza_deliveries", "Events handed to a member's socket", self.sum(|s| &s.deliveries))?;
         counter("plaza_sends", "Calls of send", self.sum(|s| &s.sends))?;
+        counter("plaza_sent_bytes", "Bytes that WebSockets took", self.sum(|s| &s.sent_bytes))?;
+        counter("plaza_received_bytes", "Bytes that WebSockets gave", self.sum(|s| &s.received_bytes))?;
+        let busy = ConstCounter::new(self.sum(|s| &s.busy_us) as f64 / 1e6);
+        let about = "Time that the shards' loops did not wait; all shards are full at their number a second";
+        busy.encode(encoder.encode_descriptor("plaza_shard_busy", about, Some(&Unit::Seconds), busy.metric_type())?)?;
+        let shards = ConstGauge::new(self.0.len() as i64);
+        shards.encode(encoder.encode_descriptor("plaza_shards", "Engine threads", None, shards.metric_type())?)?;
         let closes = Family::<Labels, Counter>::default();
         for cause in Cause::ALL {
             let count = self.0.iter().map(|shard| shard.stats().closes(cause)).sum();

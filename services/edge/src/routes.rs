@@ -7,6 +7,7 @@ use crate::accept::upgrade;
 use crate::config::Config;
 use crate::conn::{self, Chat, Connection, EdgeNumber, EngineIo, PlazaConnection, SocketIo};
 use crate::engine::{ShardHandle, SocketOptions};
+use crate::metrics::Handshakes;
 use crate::wire::plaza::{JSON_SUBPROTOCOL, PROTO_SUBPROTOCOL};
 use crate::wire::websocket::choose_subprotocol;
 use axum::Router;
@@ -14,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::{HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use http::header::{HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, StatusCode};
 use plaza_kit::admin::Readiness;
 use plaza_kit::telemetry::LogGate;
@@ -31,6 +32,7 @@ pub struct Public {
     origins: Arc<Origins>,
     options: SocketOptions,
     readiness: Readiness,
+    handshakes: Handshakes,
 }
 
 /// The doors of one shard's sockets.
@@ -42,13 +44,20 @@ struct Door {
 
 impl Public {
     /// The routes of an edge with this number and these shards.
-    pub fn new(config: &Config, number: EdgeNumber, shards: &[ShardHandle], readiness: &Readiness) -> Self {
+    pub fn new(
+        config: &Config,
+        number: EdgeNumber,
+        shards: &[ShardHandle],
+        readiness: &Readiness,
+        handshakes: Handshakes,
+    ) -> Self {
         Self {
             settings: Arc::new(connection_settings(config, number)),
             shards: shards.into(),
             origins: Arc::new(config.allowed_origins.clone()),
             options: SocketOptions { max_message_bytes: config.limits.max_message_bytes, ..SocketOptions::default() },
             readiness: readiness.clone(),
+            handshakes,
         }
     }
 
@@ -102,6 +111,18 @@ async fn health(State(door): State<Door>) -> (StatusCode, &'static str) {
 async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
     // A session that polls goes on until the drain reaches it.
     let known = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("sid=")));
+    if known {
+        return pass(&door, true, request, next).await;
+    }
+    let protocol = if request.uri().path() == "/ws" { "plaza" } else { "socketio" };
+    let websocket = protocol == "plaza" || request.headers().contains_key(UPGRADE);
+    let response = pass(&door, false, request, next).await;
+    let transport = if websocket { "websocket" } else { "polling" };
+    door.public.handshakes.answered(protocol, transport, response.status().as_u16());
+    response
+}
+
+async fn pass(door: &Door, known: bool, request: Request, next: Next) -> Response {
     if !known && !door.public.readiness.is_ready() {
         let after = fastrand::u8(1..=15).to_string();
         return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, after)], "draining\n").into_response();

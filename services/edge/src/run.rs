@@ -14,7 +14,7 @@ use crate::engine::{self, Shard, ShardHandle};
 use crate::feed::memory::MemoryFeed;
 use crate::feed::nats::{NatsFeed, NatsFeedError};
 use crate::feed::{EventFeed, FeedSource};
-use crate::metrics::{HubMetrics, ShardMetrics};
+use crate::metrics::{Handshakes, HubMetrics, ShardMetrics};
 use crate::routes::Public;
 use crate::upstream::registration::Registration;
 use axum::Router;
@@ -79,6 +79,7 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     let Parts { metrics, readiness, .. } = parts;
     let started = readiness.latch("edge");
     let hub_metrics = metrics.registry(HubMetrics::register);
+    let handshakes = metrics.registry(Handshakes::register);
     let advertise_addr = advertise_addr(&config, parts.peer_listener.as_ref())?;
 
     let (requests, inbox) = control::channel();
@@ -111,7 +112,7 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
         admin::serve(listener, metrics, readiness.clone(), &shutdown)?;
     }
     let stop = CancellationToken::new();
-    let public = Public::new(&config, registration.number(), &handles, &readiness);
+    let public = Public::new(&config, registration.number(), &handles, &readiness, handshakes);
     let mut threads = start_shards(shards, parts.listeners, &public, &stop)?;
     if let Some(listener) = parts.peer_listener {
         // The relay comes here; until then the port answers, so that the rules for it can be tried.

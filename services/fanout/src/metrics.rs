@@ -78,6 +78,8 @@ impl FanoutMetrics {
             epoch_changes: Counter::default(),
             calls: Family::default(),
         };
+        // The series exists from the start.
+        metrics.calls.get_or_create(&CallLabels { method: "PublishStream", code: "ok" }).inc_by(0);
         registry.register("plaza_fanout_publishes", "Events by outcome", results);
         let counters = [
             ("plaza_fanout_duplicate_acks", "Events that an earlier attempt had stored", &metrics.duplicate_acks),

@@ -9,6 +9,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
+
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
@@ -92,6 +96,23 @@ impl Readiness {
     }
 }
 
+/// The readiness as metrics.
+impl Collector for Readiness {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (draining, degraded) = {
+            let facts = self.lock();
+            (facts.draining, facts.degraded.len())
+        };
+        let mut gauge = |name: &str, help: &str, value: i64| {
+            let metric = ConstGauge::new(value);
+            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+        };
+        gauge("plaza_ready", "Whether new work should come here: 1 or 0", i64::from(self.is_ready()))?;
+        gauge("plaza_draining", "Whether the drain has begun: 1 or 0", i64::from(draining))?;
+        gauge("plaza_degraded", "Facts that are wrong and take no traffic away, see /readyz", degraded as i64)
+    }
+}
+
 /// Holds readiness back. A latch that is dropped without [`release`](Self::release) holds it back
 /// for ever: the part that should have released it has failed.
 #[derive(Debug)]
@@ -136,6 +157,7 @@ pub fn serve(
     shutdown: &Shutdown,
 ) -> Result<(), AdminError> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    metrics.registry(|registry| registry.register_collector(Box::new(readiness.clone())));
     let (begun, drained) = (shutdown.clone(), shutdown.drained());
     let draining = readiness.clone();
     shutdown.spawn_last("readiness", async move {

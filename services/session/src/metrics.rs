@@ -5,7 +5,9 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
@@ -24,11 +26,24 @@ struct StoreLabels {
     result: &'static str,
 }
 
+/// Upper bounds of Redis' times, in seconds: from a server on the same host to the deadline.
+const REDIS_SECONDS: [f64; 10] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.2, 1.0];
+
+#[derive(Clone, Debug)]
+struct StoreSeconds(Histogram);
+
+impl Default for StoreSeconds {
+    fn default() -> Self {
+        Self(Histogram::new(REDIS_SECONDS))
+    }
+}
+
 /// All metrics. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct SessionMetrics {
     calls: Family<CallLabels, Counter>,
     store_calls: Family<StoreLabels, Counter>,
+    store_seconds: StoreSeconds,
     controls: Family<ResultLabel, Counter>,
     published: Family<ResultLabel, Counter>,
     sessions: Gauge,
@@ -44,8 +59,19 @@ impl SessionMetrics {
     /// Registers everything.
     pub fn register(registry: &mut Registry) -> Self {
         let all = Self::default();
+        // Series exist from the start, so that the first failure is a rise and not a new series.
+        all.calls.get_or_create(&CallLabels { method: "Apply", code: "ok" }).inc_by(0);
+        all.store_calls.get_or_create(&StoreLabels { call: "apply", result: "ok" }).inc_by(0);
+        for result in ["sent", "failed"] {
+            all.controls.get_or_create(&ResultLabel { result }).inc_by(0);
+        }
+        for result in ["stored", "refused"] {
+            all.published.get_or_create(&ResultLabel { result }).inc_by(0);
+        }
         registry.register("plaza_session_grpc_calls", "gRPC calls by method and code", all.calls.clone());
         registry.register("plaza_session_redis_calls", "Redis calls by script and result", all.store_calls.clone());
+        let redis = "Time of a call of Redis, in seconds";
+        registry.register("plaza_session_redis_seconds", redis, all.store_seconds.0.clone());
         registry.register("plaza_session_controls", "Commands sent to edges at once", all.controls.clone());
         registry.register("plaza_session_presence_events", "Presence events by what fanout did", all.published.clone());
         registry.register("plaza_sessions", "Sessions, recoverable ones too", all.sessions.clone());
@@ -64,7 +90,11 @@ impl SessionMetrics {
         self.calls.get_or_create(&CallLabels { method, code }).inc();
     }
 
-    pub(crate) fn store_call(&self, call: &'static str, result: &'static str) {
+    /// A call of Redis has ended after this time; `None`: it was not made.
+    pub(crate) fn store_call(&self, call: &'static str, result: &'static str, took: Option<Duration>) {
+        if let Some(took) = took {
+            self.store_seconds.0.observe(took.as_secs_f64());
+        }
         self.store_calls.get_or_create(&StoreLabels { call, result }).inc();
     }
 

@@ -1,6 +1,6 @@
 //! Connections as the hub knows them: who they are and where they are members.
 
-use crate::bridge::{ConnKey, Identity, RoomId, SessionId};
+use crate::bridge::{ConnKey, Identity, RoomId, SessionId, Variant};
 use plaza_proto::ids::RoomName;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,12 +34,18 @@ struct Place {
 pub(super) struct Conns {
     shards: Vec<Vec<Place>>,
     sessions: HashMap<SessionId, ConnKey>,
+    /// How many there are of each variant.
+    variants: [u32; Variant::COUNT],
 }
 
 impl Conns {
     /// Room for `shards` shards.
     pub(super) fn new(shards: usize) -> Self {
-        Self { shards: std::iter::repeat_with(Vec::new).take(shards).collect(), sessions: HashMap::new() }
+        Self {
+            shards: std::iter::repeat_with(Vec::new).take(shards).collect(),
+            sessions: HashMap::new(),
+            variants: [0; Variant::COUNT],
+        }
     }
 
     /// Adds a connection; `false` when it is known already, or older than the one in its slot.
@@ -55,9 +61,15 @@ impl Conns {
         }
         let user_id = identity.user_id().into();
         self.sessions.insert(identity.session, key);
+        self.variants[identity.variant as usize] += 1;
         let conn = Conn { identity, user_id, username: None, rooms: Vec::new(), joining: Vec::new(), open: false };
         *place = Place { generation: key.generation, conn: Some(Box::new(conn)) };
         true
+    }
+
+    /// How many there are of each variant.
+    pub(super) fn by_variant(&self) -> [u32; Variant::COUNT] {
+        self.variants
     }
 
     pub(super) fn get(&self, key: ConnKey) -> Option<&Conn> {
@@ -76,6 +88,7 @@ impl Conns {
             return None;
         }
         let conn = place.conn.take()?;
+        self.variants[conn.identity.variant as usize] -= 1;
         if self.sessions.get(&conn.identity.session) == Some(&key) {
             self.sessions.remove(&conn.identity.session);
         }

@@ -281,7 +281,7 @@ impl Hub {
             self.expire_joins();
             self.release_rooms();
             self.session.set_connections(self.conns.len());
-            self.metrics.tick(self.conns.len(), self.rooms.len(), self.link.unresolved());
+            self.metrics.tick(self.conns.by_variant(), self.rooms.len(), self.link.unresolved());
             self.metrics.ages(self.watch.beat_age(now), self.watch.echo_age(now));
         }
     }

@@ -348,9 +348,10 @@ impl Core {
     }
 
     /// Counts.
-    pub(super) fn count_sends(&self, sends: u64, deliveries: u64) {
+    pub(super) fn count_sends(&self, sends: u64, deliveries: u64, bytes: u64) {
         let stats = self.handle.stats();
         add(&stats.sends, sends);
+        add(&stats.sent_bytes, bytes);
         add(&stats.deliveries, deliveries);
     }
 }

@@ -3,6 +3,7 @@
 use super::Adopt;
 use super::core::Core;
 use super::slot::Phase;
+use super::stats::add;
 use crate::conn::{Cause, Close, Incoming};
 use crate::wire::websocket::{Event, Limits, Opcode, Parser};
 use mio::unix::SourceFd;
@@ -71,6 +72,7 @@ impl Core {
                     break;
                 }
                 Ok(read) => {
+                    add(&self.handle.stats().received_bytes, read as u64);
                     index = self.feed(index, &mut buffer[..read]);
                     if read < buffer.len() && !ended {
                         break;

@@ -129,7 +129,7 @@ impl Core {
             if self.merged.is_empty() {
                 break Ok(());
             }
-            self.count_sends(0, steps.len() as u64);
+            self.count_sends(0, steps.len() as u64, 0);
             if let Err(cause) = polling.send_frames(Bytes::copy_from_slice(&self.merged)) {
                 break Err(cause);
             }

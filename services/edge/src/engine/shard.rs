@@ -8,6 +8,7 @@ use super::core::Core;
 use super::inbox::{INBOX_ROOM, ShardHandle};
 use super::options::Settings;
 use super::slot::Phase;
+use super::stats::add;
 use super::sweep::Swept;
 use crate::bridge::{Control, Inbound, Reply, Request};
 use std::collections::VecDeque;
@@ -73,6 +74,7 @@ impl Shard {
         let Self { poll, mut events, mut batch, mut core } = self;
         let mut outer = watch(poll)?;
         let mut turn = Instant::now();
+        let mut woken = turn;
         while !stop.is_cancelled() {
             core.tick();
             let swept = core.sweep();
@@ -112,8 +114,8 @@ impl Shard {
             }
             if swept == Swept::Pausing || !core.paced.is_empty() {
                 // Shorter than the runtime's timers can wait; a socket or the inbox ends it earlier.
-                let woken = look(outer.get_mut(), &mut events, Some(Duration::from_millis(1)))?;
-                if woken {
+                let ready = look(outer.get_mut(), &mut events, Some(Duration::from_millis(1)))?;
+                if ready {
                     core.tick();
                     core.on_events(&events);
                 }
@@ -123,6 +125,7 @@ impl Shard {
                 }
                 continue;
             }
+            add(&core.handle.stats().busy_us, woken.elapsed().as_micros() as u64);
             let retry = waits.then(|| core.now() + RETRY_MS);
             let wake = core.wheel.next().into_iter().chain(retry).min();
             let wake = wake.map(|at| core.instant(at).into());
@@ -133,6 +136,7 @@ impl Shard {
                 () = stop.cancelled() => {}
             }
             turn = Instant::now();
+            woken = turn;
         }
         core.handle.close();
         Ok(())

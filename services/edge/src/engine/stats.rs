@@ -25,6 +25,12 @@ pub struct Stats {
     pub deliveries: AtomicU64,
     /// Calls of send.
     pub sends: AtomicU64,
+    /// Bytes that sockets took, long-polling left out.
+    pub sent_bytes: AtomicU64,
+    /// Bytes that sockets gave, long-polling left out.
+    pub received_bytes: AtomicU64,
+    /// Microseconds that the shard's loop did not wait.
+    pub busy_us: AtomicU64,
     /// Events that arrived, by the time until the last member was served, in microseconds.
     pub latency: [AtomicU64; LATENCY_BOUNDS_US.len() + 1],
     /// Sum of those times in microseconds.

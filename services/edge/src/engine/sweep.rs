@@ -83,7 +83,7 @@ impl Core {
         let slice = log.slice(cursor);
         let whole = cursor + slice.len() as u64 == head;
         let mut apart = std::mem::take(&mut self.apart);
-        let (mut sends, mut served) = (0, 0);
+        let (mut sends, mut served, mut bytes) = (0, 0, 0);
         for place in &members.places {
             let Some(slot) = place.follower() else {
                 if let Some(slot) = place.slot() {
@@ -99,6 +99,7 @@ impl Core {
                 result =
                     write_rest(socket, log, cursor + slice.len() as u64, &mut sends).map(|more| slice.len() + more);
             }
+            bytes += result.as_ref().map_or(0, |written| *written as u64);
             match result {
                 Ok(written) if written as u64 == head - cursor => served += 1,
                 Ok(written) => apart.push((slot, Apart::Short(written))),
@@ -106,7 +107,7 @@ impl Core {
             }
         }
         members.cursor = head;
-        self.count_sends(sends, served * frames);
+        self.count_sends(sends, served * frames, bytes);
         debug_assert!(apart.len() <= COHORT);
         for (slot, how) in apart.drain(..) {
             self.serve_apart(number, slot, cursor, how);

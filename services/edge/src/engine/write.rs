@@ -4,6 +4,7 @@
 use super::core::Core;
 use super::outbox::Outbox;
 use super::slot::{NONE, Phase};
+use super::stats::add;
 use crate::conn::{Cause, Close, Millis};
 use bytes::Bytes;
 use std::io::{self, Write};
@@ -118,7 +119,7 @@ impl Core {
         let mut fresh = std::mem::take(&mut self.fresh);
         if let Some(socket) = self.slab.sockets.get(index as usize).and_then(Option::as_ref) {
             let result = write(socket, &fresh);
-            self.count_sends(1, 0);
+            self.count_sends(1, 0, result.as_ref().map_or(0, |written| *written as u64));
             match result {
                 Ok(written) if written == fresh.len() => {}
                 Ok(written) => {
@@ -207,7 +208,7 @@ impl Core {
                 break;
             };
             let whole = steps.iter().take_while(|step| step.end <= written).count();
-            self.count_sends(1, whole as u64);
+            self.count_sends(1, whole as u64, written as u64);
             if written < self.merged.len() {
                 self.keep_rest(index, written, &steps[whole..]);
                 break;
@@ -285,6 +286,7 @@ impl Core {
             match write(socket, front) {
                 Ok(written) => {
                     outbox.advance(written, now);
+                    add(&self.handle.stats().sent_bytes, written as u64);
                     if written < wanted {
                         self.block(index);
                         return false;

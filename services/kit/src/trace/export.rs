@@ -16,11 +16,15 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{BatchSpanProcessor, Sampler as SdkSampler, SdkTracerProvider, SpanData, SpanExporter};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 
 use super::sampler::Sampler;
 use super::{ASKED_PER_SECOND, Origin};
 use crate::metrics::Metrics;
 use crate::telemetry::LogGate;
+
+/// Spans by result.
+pub type Spans = Family<[(&'static str, &'static str); 1], Counter>;
 
 /// What the flush at the end may take.
 const FLUSH: Duration = Duration::from_millis(1_500);
@@ -78,10 +82,7 @@ pub fn start(service: &'static str, version: &'static str, metrics: &Metrics) {
             return;
         }
     };
-    let spans = Family::<[(&'static str, &'static str); 1], Counter>::default();
-    metrics.registry(|registry| {
-        registry.register("plaza_trace_spans", "Spans by what became of them: exported or lost", spans.clone());
-    });
+    let spans = metrics.registry(register);
     let exporter = Told { exporter, failing: AtomicBool::new(false), spans };
     let provider = SdkTracerProvider::builder()
         // The decision is made before a span is built: one that is built is wanted.
@@ -92,6 +93,17 @@ pub fn start(service: &'static str, version: &'static str, metrics: &Metrics) {
     if STATE.set(State { provider, sampler }).is_ok() {
         tracing::info!("spans are exported over OTLP");
     }
+}
+
+/// Registers what exporters count: only a process that exports has it.
+pub fn register(registry: &mut Registry) -> Spans {
+    let spans = Spans::default();
+    for result in ["exported", "lost"] {
+        spans.get_or_create(&[("result", result)]).inc_by(0);
+    }
+    let help = "Spans by what became of them: exported or lost. Only with a collector";
+    registry.register("plaza_trace_spans", help, spans.clone());
+    spans
 }
 
 /// Sends what waits, for at most 1.5 s. To be called at the end of a `main`, inside its runtime.
@@ -151,7 +163,7 @@ fn resource(service: &'static str, version: &'static str) -> Resource {
 struct Told<E> {
     exporter: E,
     failing: AtomicBool,
-    spans: Family<[(&'static str, &'static str); 1], Counter>,
+    spans: Spans,
 }
 
 impl<E> Told<E> {

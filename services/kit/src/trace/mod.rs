@@ -21,7 +21,7 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, KeyValue};
 
-pub use export::{end, start};
+pub use export::{Spans, end, register, start};
 pub use opentelemetry::Value;
 pub use opentelemetry::trace::{SpanContext, SpanKind};
 

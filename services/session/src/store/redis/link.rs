@@ -45,7 +45,8 @@ impl Link {
 
     /// Runs a script.
     pub(super) async fn call(&self, script: &'static Script, args: &[Vec<u8>]) -> Result<Value, StoreError> {
-        let mut manager = self.admit().inspect_err(|_| self.metrics.store_call(script.name, "skipped"))?;
+        let mut manager = self.admit().inspect_err(|_| self.metrics.store_call(script.name, "skipped", None))?;
+        let begin = Instant::now();
         let mut span = TRACER.here(script.name, SpanKind::Client);
         if let Some(span) = &mut span {
             span.set("db.system.name", "redis");
@@ -78,7 +79,7 @@ impl Link {
         {
             span.fail(result);
         }
-        self.metrics.store_call(script.name, result);
+        self.metrics.store_call(script.name, result, Some(begin.elapsed()));
         answer
     }
 
