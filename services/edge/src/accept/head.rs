@@ -7,7 +7,7 @@
 //! while it is about to reuse them, or lets slow heads hold a connection for as long. So the socket
 //! counts what is read, and the timer that hyper asks looks at the count.
 
-use super::host::HttpLimits;
+use super::limits::HttpLimits;
 use hyper::rt::{Sleep, Timer};
 use std::future::Future;
 use std::io;

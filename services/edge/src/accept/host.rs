@@ -1,6 +1,7 @@
 //! The accept loop of a shard: an axum router on hyper's HTTP/1, one small task per HTTP connection.
 
 use super::head::Counted;
+use super::limits::HttpLimits;
 use super::listener::tune;
 use axum::Router;
 use axum::body::Body;
@@ -25,24 +26,6 @@ const MAX_HEADERS: usize = 64;
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the loop rests when the system gives no more descriptors.
 const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
-
-/// Bounds of the HTTP phase.
-#[derive(Clone, Copy, Debug)]
-pub struct HttpLimits {
-    /// Time for the head of a request, from its connection's accept or from the head's first byte.
-    pub header_timeout: Duration,
-    /// Time between an answer and the next request of its connection. Longer than load balancers keep a
-    /// connection for reuse (60 s), or they would reuse one that is just being closed.
-    pub idle_timeout: Duration,
-    /// HTTP connections (not upgraded ones) at once; more wait in the listen backlog.
-    pub max_connections: usize,
-}
-
-impl Default for HttpLimits {
-    fn default() -> Self {
-        Self { header_timeout: Duration::from_secs(5), idle_timeout: Duration::from_secs(75), max_connections: 16_384 }
-    }
-}
 
 /// Accepts and serves until `stop`; then the listener closes, open requests have five seconds to end, and
 /// idle connections end at once. Runs on a shard's current-thread runtime.

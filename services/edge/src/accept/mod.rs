@@ -2,11 +2,13 @@
 
 mod head;
 mod host;
+mod limits;
 mod listener;
 pub mod origin;
 pub mod polling;
 mod upgrade;
 
-pub use host::{HttpLimits, serve};
+pub use host::serve;
+pub use limits::HttpLimits;
 pub use listener::tune;
 pub use upgrade::upgrade;
