@@ -143,3 +143,20 @@ async fn the_page_of_metrics_is_what_the_programs_export() {
     }
     check("metrics.md", &page);
 }
+
+/// Every field of the protocols says what it is, with unit, range and default where there is one.
+#[test]
+fn every_field_of_the_protocols_has_a_sentence() {
+    for name in ["client", "event", "fanout", "session"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../proto/plaza/{name}/v1/{name}.proto"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut previous = "";
+        for line in text.lines().map(str::trim) {
+            let is_field = line
+                .split_once(" = ")
+                .is_some_and(|(left, right)| left.contains(' ') && right.trim_end_matches(';').parse::<u32>().is_ok());
+            assert!(!is_field || previous.starts_with("//"), "{}: `{line}` has no sentence", path.display());
+            previous = line;
+        }
+    }
+}

@@ -78,6 +78,9 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     }
     let Parts { metrics, readiness, .. } = parts;
     let started = readiness.latch("edge");
+    // Until both have been there once, a socket would only wait.
+    readiness.expect("session");
+    readiness.expect("feed");
     let hub_metrics = metrics.registry(HubMetrics::register);
     let handshakes = metrics.registry(Handshakes::register);
     let advertise_addr = advertise_addr(&config, parts.peer_listener.as_ref())?;

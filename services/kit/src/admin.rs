@@ -2,8 +2,9 @@
 //! is what `--log-level` takes.
 //!
 //! Liveness says that the process answers, and nothing else: a store that is away is no reason to
-//! restart. Readiness says whether new work should come here: every latch is released and no drain
-//! has begun. What is wrong without being a reason to take traffic away is a `degraded` fact.
+//! restart. Readiness says whether new work should come here: every latch is released, every
+//! store has been there once, and no drain has begun. What is wrong without being a reason to take
+//! traffic away is a `degraded` fact.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -53,6 +54,12 @@ impl Readiness {
         Latch { readiness: self.clone(), name }
     }
 
+    /// Waits for the first good word on a fact: not ready until [`set_degraded`](Self::set_degraded) with
+    /// `None` has been called for it once. Later outages degrade and do not take readiness away.
+    pub fn expect(&self, name: &'static str) {
+        self.lock().waiting.insert(name, 1);
+    }
+
     /// Not ready from now on: the drain has begun.
     pub fn drain(&self) {
         self.lock().draining = true;
@@ -64,7 +71,10 @@ impl Readiness {
         let mut facts = self.lock();
         match fact {
             Some(fact) => facts.degraded.insert(name, fact),
-            None => facts.degraded.remove(name),
+            None => {
+                facts.waiting.remove(name);
+                facts.degraded.remove(name)
+            }
         };
     }
 
@@ -251,6 +261,18 @@ mod tests {
         assert!(answer.ends_with("ready\ndegraded: nats: no beat for 12 s\n"), "{answer}");
         let answer = ask(addr, "HEAD", "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+
+    #[test]
+    fn a_store_is_waited_for_once() {
+        let readiness = Readiness::new();
+        readiness.expect("nats");
+        readiness.set_degraded("nats", Some("not connected".to_owned()));
+        assert!(!readiness.is_ready());
+        readiness.set_degraded("nats", None);
+        assert!(readiness.is_ready());
+        readiness.set_degraded("nats", Some("gone".to_owned()));
+        assert!(readiness.is_ready(), "an outage is no reason to take traffic away");
     }
 
     #[tokio::test]

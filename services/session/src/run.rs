@@ -48,7 +48,8 @@ pub enum RunError {
 /// Serves sessions until the shutdown begins and open calls have ended.
 ///
 /// Redis and fanout may be away, at the start too: both are waited for, calls that need Redis answer
-/// `unavailable`, and `/readyz` stays 200 and says what is degraded.
+/// `unavailable`, and `/readyz` says what is degraded. It is 503 until Redis has answered once; a later
+/// outage does not change it.
 ///
 /// # Errors
 /// [`RunError`], only at the start or when a listener fails.

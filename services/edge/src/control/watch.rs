@@ -62,6 +62,10 @@ impl Hub {
     pub(super) fn on_beat(&mut self, seq: u64, previous: u64, epoch: Epoch) {
         let gap = previous > self.watch.beat_seq && self.watch.beat_seq != 0;
         let other = self.watch.epoch.is_some_and(|known| known != epoch);
+        if self.watch.epoch.is_none() {
+            // The first beat: the way down works.
+            self.readiness.set_degraded("feed", None);
+        }
         self.watch.beat = self.now;
         self.watch.beat_seq = if other { seq } else { self.watch.beat_seq.max(seq) };
         self.watch.epoch = Some(epoch);

@@ -103,6 +103,7 @@ impl NatsFeed {
         let servers: Vec<&str> = options.url.split(',').map(str::trim).collect();
         let client = (connect.connect(servers).await)
             .map_err(|source| NatsFeedError::Connect { url: options.url.clone(), source })?;
+        tracing::info!("waiting for NATS");
         let (orders, inbox) = mpsc::channel(ORDERS);
         let (out, items) = mpsc::channel(CAPACITY);
         let task = Task {

@@ -61,6 +61,7 @@ impl Supervisor {
         let beats = shared.watch.client.subscribe(format!("{}{}", subject::OUT_PREFIX, subject::BEAT)).await?;
         let replica = MessageId(rand::random()).to_string();
         tracing::info!(url = shared.options.shown_url(), "waiting for nats");
+        shared.readiness.expect("nats");
         shared.readiness.set_degraded("nats", Some("not connected yet".to_owned()));
         Ok(Self {
             shared,

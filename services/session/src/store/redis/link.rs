@@ -34,12 +34,15 @@ pub(super) struct Link {
 struct State {
     manager: Option<ConnectionManager>,
     away: bool,
+    /// It has answered once.
+    seen: bool,
     next_probe: Instant,
 }
 
 impl Link {
     pub(super) fn new(client: Client, metrics: SessionMetrics, readiness: Readiness) -> Self {
-        let state = Mutex::new(State { manager: None, away: false, next_probe: Instant::now() });
+        let state = Mutex::new(State { manager: None, away: false, seen: false, next_probe: Instant::now() });
+        readiness.expect("redis");
         Self { client, state, metrics, readiness }
     }
 
@@ -148,8 +151,12 @@ impl Link {
     }
 
     fn set_here(&self) {
-        if std::mem::replace(&mut self.lock().away, false) {
-            tracing::info!("redis answers again");
+        let (back, first) = {
+            let mut state = self.lock();
+            (std::mem::take(&mut state.away), !std::mem::replace(&mut state.seen, true))
+        };
+        if back || first {
+            tracing::info!(again = !first, "redis answers");
             self.readiness.set_degraded("redis", None);
         }
     }
