@@ -3,6 +3,7 @@
 
 use crate::bridge::{Control, Inbound};
 use crate::engine::ShardHandle;
+use crate::peer::RelayedSockets;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,14 +18,25 @@ pub fn connections(shards: &[ShardHandle]) -> u64 {
     shards.iter().map(|shard| shard.stats().connections.load(Relaxed)).sum()
 }
 
-/// Closes every connection over `window`, in random order; returns when none is left, or soon after the
-/// window.
-pub async fn drain(shards: &[ShardHandle], window: Duration) {
-    let count = connections(shards);
-    if count == 0 {
+/// Closes every connection over `window`, in random order, and those relayed to other edges; returns
+/// when none is left, or soon after the window.
+pub async fn drain(shards: &[ShardHandle], relayed: &RelayedSockets, window: Duration) {
+    let (count, others) = (connections(shards), relayed.len());
+    if count > 0 || others > 0 {
+        tracing::info!(
+            connections = count,
+            relayed = others,
+            window_ms = window.as_millis() as u64,
+            "closing connections"
+        );
+    }
+    tokio::join!(close(shards, window), relayed.drain(window, GRACE));
+}
+
+async fn close(shards: &[ShardHandle], window: Duration) {
+    if connections(shards) == 0 {
         return;
     }
-    tracing::info!(connections = count, window_ms = window.as_millis() as u64, "closing connections");
     let window_ms = u32::try_from(window.as_millis()).unwrap_or(u32::MAX);
     for shard in shards {
         shard.send(Inbound::Control(Control::Drain { window_ms }));

@@ -5,8 +5,8 @@
 //! wire/     codecs, pure: bytes to packets and back              conn/    state machines of the protocols, pure
 //! engine/   shards: sockets, timers, room logs, delivery         web/     the page
 //! control/  the hub: rooms, memberships, sessions of this edge   feed/    NATS in, one exact sequence a room out
-//! upstream/ clients of the session and fanout services           trace    its spans
-//!                                                                run      wires it all; drain, metrics, config
+//! upstream/ clients of the session and fanout services           peer/    relays to and from other edges
+//! trace     spans of a message                                   run      wires it all; drain, metrics, config
 //! ```
 
 pub mod accept;
@@ -18,6 +18,7 @@ pub mod drain;
 pub mod engine;
 pub mod feed;
 pub mod metrics;
+pub mod peer;
 pub mod routes;
 pub mod run;
 pub mod trace;

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::conn::{self, Chat, Connection, EdgeNumber, EngineIo, PlazaConnection, SocketIo};
 use crate::engine::{ShardHandle, SocketOptions};
 use crate::metrics::Handshakes;
+use crate::peer::{self, Peers, Relay};
 use crate::wire::plaza::{JSON_SUBPROTOCOL, PROTO_SUBPROTOCOL};
 use crate::wire::websocket::choose_subprotocol;
 use axum::Router;
@@ -20,6 +21,10 @@ use http::{HeaderMap, StatusCode};
 use plaza_kit::admin::Readiness;
 use plaza_kit::telemetry::LogGate;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Where Engine.IO is, on the public and on the peer port.
+const ENGINE_IO: &str = "/socket.io/";
 
 /// Refused origins that are logged in a second.
 static REFUSED: LogGate = LogGate::per_second(1);
@@ -33,6 +38,7 @@ pub struct Public {
     options: SocketOptions,
     readiness: Readiness,
     handshakes: Handshakes,
+    peers: Peers,
 }
 
 /// The doors of one shard's sockets.
@@ -43,27 +49,45 @@ struct Door {
 }
 
 impl Public {
-    /// The routes of an edge with this number and these shards.
+    /// The routes of an edge with these shards.
     pub fn new(
         config: &Config,
-        number: EdgeNumber,
         shards: &[ShardHandle],
         readiness: &Readiness,
         handshakes: Handshakes,
+        peers: Peers,
     ) -> Self {
         Self {
-            settings: Arc::new(connection_settings(config, number)),
+            settings: Arc::new(connection_settings(config, peers.number())),
             shards: shards.into(),
             origins: Arc::new(config.allowed_origins.clone()),
             options: SocketOptions { max_message_bytes: config.limits.max_message_bytes, ..SocketOptions::default() },
             readiness: readiness.clone(),
             handshakes,
+            peers,
         }
     }
 
     /// Routes for the sockets that `shard` accepts.
     pub fn routes(&self, shard: &ShardHandle) -> Router {
-        let engineio = EngineIoEndpoint {
+        let longest = Duration::from_millis(self.settings.ping_interval_ms + self.settings.ping_timeout_ms);
+        let engineio = self.engineio(shard, Some(Relay::new(self.peers.clone(), longest)));
+        let door = Door { public: self.clone(), shard: shard.clone() };
+        let sockets = Router::new()
+            .route("/ws", get(plaza))
+            .with_state(door.clone())
+            .merge(polling::routes(ENGINE_IO, engineio))
+            .layer(middleware::from_fn_with_state(door.clone(), admit));
+        Router::new().route("/healthz", get(health)).with_state(door).merge(sockets).merge(crate::web::router())
+    }
+
+    /// Routes for other edges.
+    pub fn peer_routes(&self) -> Router {
+        peer::routes(ENGINE_IO, self.peers.clone(), self.engineio(&self.shards[0], None))
+    }
+
+    fn engineio(&self, shard: &ShardHandle, relay: Option<Relay>) -> EngineIoEndpoint {
+        EngineIoEndpoint {
             shards: self.shards.clone(),
             own: shard.index(),
             settings: self.settings.clone(),
@@ -73,14 +97,8 @@ impl Public {
                 let application = SocketIo::new(settings.clone(), Chat::new(settings.clone()));
                 Box::new(EngineIo::new(settings.clone(), polling, application)) as Box<dyn Connection>
             },
-        };
-        let door = Door { public: self.clone(), shard: shard.clone() };
-        let sockets = Router::new()
-            .route("/ws", get(plaza))
-            .with_state(door.clone())
-            .merge(polling::routes("/socket.io/", engineio))
-            .layer(middleware::from_fn_with_state(door.clone(), admit));
-        Router::new().route("/healthz", get(health)).with_state(door).merge(sockets).merge(crate::web::router())
+            relay,
+        }
     }
 }
 

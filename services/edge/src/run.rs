@@ -15,9 +15,9 @@ use crate::feed::memory::MemoryFeed;
 use crate::feed::nats::{NatsFeed, NatsFeedError};
 use crate::feed::{EventFeed, FeedSource};
 use crate::metrics::{Handshakes, HubMetrics, ShardMetrics};
+use crate::peer::Peers;
 use crate::routes::Public;
 use crate::upstream::registration::Registration;
-use axum::Router;
 use futures_util::future::join_all;
 use plaza_kit::admin::{self, Readiness};
 use plaza_kit::metrics::Metrics;
@@ -111,22 +111,23 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
         &upstream,
     );
 
+    let session = config.session.channel(&upstream);
+    let peers = metrics.registry(|registry| Peers::new(registration, session, registry));
     if let Some(listener) = parts.admin_listener {
         admin::serve(listener, metrics, readiness.clone(), &shutdown)?;
     }
     let stop = CancellationToken::new();
-    let public = Public::new(&config, registration.number(), &handles, &readiness, handshakes);
+    let public = Public::new(&config, &handles, &readiness, handshakes, peers.clone());
     let mut threads = start_shards(shards, parts.listeners, &public, &stop)?;
     if let Some(listener) = parts.peer_listener {
-        // The relay comes here; until then the port answers, so that the rules for it can be tried.
-        let serve = accept::serve(listener, Router::new(), HttpLimits::default(), stop.clone());
+        let serve = accept::serve(listener, public.peer_routes(), HttpLimits::default(), stop.clone());
         upstream.spawn("peer listener", serve);
     }
     started.release();
 
     shutdown.cancelled().await;
     readiness.drain();
-    drain::drain(&handles, config.drain_window).await;
+    drain::drain(&handles, &peers.sockets, config.drain_window).await;
     stop.cancel();
     upstream.begin();
     let joined = tokio::task::spawn_blocking(move || threads.drain(..).for_each(|thread| drop(thread.join())));

@@ -106,6 +106,7 @@ fn endpoint(shard: &ShardHandle, connect: MakeConnection) -> EngineIoEndpoint {
         origins: Arc::new(Origins::default()),
         options,
         connect,
+        relay: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The HTTP side of a shard: accept loop, handshake, and the hand-over of upgraded sockets to the engine.
 
+pub(crate) mod answers;
 mod head;
 mod host;
 mod limits;

@@ -8,20 +8,18 @@
 //! ```
 //! Source: wire reference, section 2.
 
+use super::answers::{HTML, abort, answer_with, body_of, finish, json_error, plain_status, preflight, unavailable};
 use super::origin::{Origins, Verdict};
 use crate::bridge::ConnKey;
-use crate::conn::{Connection, Packet, Probe, Settings};
+use crate::conn::{Connection, Probe, Settings};
 use crate::engine::{Poll, PollAnswer, PollCall, ShardHandle, SocketOptions};
-use crate::wire::engineio::{HandshakeError, Query, Sid, Transport, append_binary, append_text};
+use crate::peer::{RELAY, Relay};
+use crate::wire::engineio::{HandshakeError, Query, Sid, Transport};
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::any;
-use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, UPGRADE, VARY,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, UPGRADE};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use std::sync::Arc;
@@ -30,9 +28,6 @@ use tokio::sync::oneshot;
 
 /// How long a POST's body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const HTML: HeaderValue = HeaderValue::from_static("text/html");
-const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=UTF-8");
 
 /// Makes the connection of a new session; `true`: it begins on polling.
 pub type MakeConnection = fn(&Arc<Settings>, bool) -> Box<dyn Connection>;
@@ -52,6 +47,8 @@ pub struct EngineIoEndpoint {
     pub options: SocketOptions,
     /// What runs in its sessions.
     pub connect: MakeConnection,
+    /// The way to the sessions of other edges; `None`: there are none.
+    pub relay: Option<Relay>,
 }
 
 /// The endpoint's routes: `path` with and without the slash at its end.
@@ -66,6 +63,8 @@ enum Admitted {
     Session(Sid),
     OpenWebSocket,
     Probe(Sid),
+    /// The session is of another edge; with `true` a WebSocket wants to take it over.
+    Elsewhere(Sid, bool),
 }
 
 async fn handle(State(endpoint): State<Arc<EngineIoEndpoint>>, request: Request) -> Response {
@@ -96,8 +95,12 @@ async fn handle(State(endpoint): State<Arc<EngineIoEndpoint>>, request: Request)
         }
         Ok(Admitted::Probe(sid)) => return endpoint.probe(request, sid).await,
         Ok(Admitted::Open) => endpoint.open().await,
-        Ok(Admitted::Session(sid)) if request.method() == Method::GET => endpoint.get(sid).await,
-        Ok(Admitted::Session(sid)) => endpoint.post(request, sid).await,
+        Ok(Admitted::Session(sid)) => endpoint.session(request, sid).await,
+        Ok(Admitted::Elsewhere(sid, upgrade)) => match &endpoint.relay {
+            Some(relay) if upgrade => return relay.upgrade(request, sid).await,
+            Some(relay) => relay.poll(request, sid).await,
+            None => json_error(HandshakeError::SessionUnknown),
+        },
     };
     finish(&mut response, allowed);
     response
@@ -108,7 +111,10 @@ impl EngineIoEndpoint {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let transport = query.transport()?;
         let sid = query.sid()?;
-        if let Some(sid) = sid {
+        let elsewhere = sid.is_some_and(|sid| self.relay.is_some() && !self.owns(&sid));
+        if let Some(sid) = sid
+            && !elsewhere
+        {
             self.shard(&sid).ok_or(HandshakeError::SessionUnknown)?;
         }
         let method = request.method();
@@ -120,13 +126,15 @@ impl EngineIoEndpoint {
         if (transport == Transport::WebSocket) != upgrade {
             return Err(HandshakeError::BadRequest);
         }
-        if refused_origin {
+        // Relays come in by the peer port.
+        if refused_origin || request.headers().contains_key(RELAY) {
             return Err(HandshakeError::Forbidden);
         }
         if sid.is_none() {
             query.version()?;
         }
         Ok(match (sid, transport) {
+            (Some(sid), _) if elsewhere => Admitted::Elsewhere(sid, upgrade),
             (None, Transport::Polling) => Admitted::Open,
             (None, Transport::WebSocket) => Admitted::OpenWebSocket,
             (Some(sid), Transport::Polling) => Admitted::Session(sid),
@@ -134,9 +142,19 @@ impl EngineIoEndpoint {
         })
     }
 
+    /// Whether a sid names this edge.
+    pub(crate) fn owns(&self, sid: &Sid) -> bool {
+        sid.edge == self.settings.edge_number.get()
+    }
+
     /// The session's shard, when its sid names this edge.
     fn shard(&self, sid: &Sid) -> Option<&ShardHandle> {
-        if sid.edge == self.settings.edge_number.get() { self.shards.get(usize::from(sid.shard)) } else { None }
+        self.shards.get(usize::from(sid.shard)).filter(|_| self.owns(sid))
+    }
+
+    /// Serves a GET or a POST of a session of this edge.
+    pub(crate) async fn session(&self, request: Request, sid: Sid) -> Response {
+        if request.method() == Method::GET { self.get(sid).await } else { self.post(request, sid).await }
     }
 
     /// Asks a shard; `None`: it is overloaded or gone.
@@ -147,6 +165,12 @@ impl EngineIoEndpoint {
     }
 
     async fn open(&self) -> Response {
+        // A sid without the edge's number would lead nobody here.
+        if let Some(relay) = &self.relay
+            && !relay.ready().await
+        {
+            return unavailable();
+        }
         let shard = &self.shards[usize::from(self.own)];
         let connection = (self.connect)(&self.settings, true);
         match self.call(shard, PollCall::Open(connection)).await {
@@ -189,7 +213,8 @@ impl EngineIoEndpoint {
         }
     }
 
-    async fn probe(&self, request: Request, sid: Sid) -> Response {
+    /// Lets a WebSocket probe for a session of this edge.
+    pub(crate) async fn probe(&self, request: Request, sid: Sid) -> Response {
         let Some(shard) = self.shard(&sid) else { return abort(HandshakeError::SessionUnknown) };
         match self.call(shard, PollCall::Check { key: key_of(&sid), secret: sid.secret }).await {
             Some(PollAnswer::Accepted | PollAnswer::WrongTransport) => {
@@ -255,74 +280,10 @@ async fn read_body(request: Request, limit: usize) -> Result<String, BodyError> 
     String::from_utf8(bytes).map_err(|_| BodyError::Broken)
 }
 
-fn body_of(packets: &[Packet]) -> Response {
-    let mut body = Vec::new();
-    for packet in packets {
-        match packet {
-            Packet::Text(text) => append_text(&mut body, text),
-            Packet::Binary(bytes) => append_binary(&mut body, bytes),
-        }
-    }
-    answer_with(StatusCode::OK, PLAIN, body.into())
-}
-
 fn refusal(answer: Option<&PollAnswer>) -> Response {
     match answer {
         Some(PollAnswer::Unknown) => json_error(HandshakeError::SessionUnknown),
         Some(_) => json_error(HandshakeError::BadRequest),
         None => unavailable(),
-    }
-}
-
-fn answer_with(status: StatusCode, kind: HeaderValue, body: Body) -> Response {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    response
-}
-
-fn json_error(error: HandshakeError) -> Response {
-    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    answer_with(status, JSON, error.body().into())
-}
-
-/// A status without a body, after which nothing more of the request is read.
-fn plain_status(status: StatusCode) -> Response {
-    let mut response = answer_with(status, HTML, Body::empty());
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-fn unavailable() -> Response {
-    plain_status(StatusCode::SERVICE_UNAVAILABLE)
-}
-
-/// Refuses a WebSocket before any 101.
-fn abort(error: HandshakeError) -> Response {
-    let mut response = plain_status(StatusCode::BAD_REQUEST);
-    *response.body_mut() = error.to_string().into();
-    response
-}
-
-fn preflight(allowed: Option<HeaderValue>) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    if allowed.is_some() {
-        let headers = response.headers_mut();
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"));
-        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-    }
-    finish(&mut response, allowed);
-    response
-}
-
-/// The headers of every polling answer.
-fn finish(response: &mut Response, allowed: Option<HeaderValue>) {
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(VARY, HeaderValue::from_static("Origin"));
-    if let Some(origin) = allowed {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
 }

@@ -1,0 +1,93 @@
+//! Without sticky sessions: a request for a session of another edge goes to that edge's peer port.
+//!
+//! ```text
+//! client --> this edge --sid names another--> directory: its address --> owner's peer port
+//!   GET, POST   request, signed --> at once 200; then three digits of status and the body, when known
+//!   WebSocket   request, signed --> 101; from then on bytes both ways
+//! ```
+//! One hop: the peer port serves sessions of its own edge alone. The early 200 tells an owner that waits
+//! from one that is dead: it comes within two seconds, or the session is unknown here.
+//!
+//! | module | job |
+//! |---|---|
+//! | `sign` | who may relay: signatures, pure |
+//! | `directory` | edge numbers to addresses |
+//! | `relay` | this edge asks another one |
+//! | `sockets` | relayed WebSockets |
+//! | `server` | the peer port |
+//!
+//! Source: wire reference, rows N1 and N2.
+
+mod directory;
+mod relay;
+mod server;
+mod sign;
+mod sockets;
+
+use crate::conn::EdgeNumber;
+use crate::upstream::registration::Registration;
+use plaza_kit::telemetry::LogGate;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tonic::transport::Channel;
+
+pub use relay::Relay;
+pub use server::routes;
+pub use sign::{Nonce, RELAY, Refused, sign};
+pub use sockets::RelayedSockets;
+
+/// An owner that has not answered by then is dead.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Refused relays that are logged in a second.
+static REFUSED: LogGate = LogGate::per_second(1);
+
+type Labels = [(&'static str, &'static str); 1];
+
+/// What all relays of an edge share. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    registration: Registration,
+    directory: Arc<directory::Directory>,
+    /// Relayed WebSockets.
+    pub sockets: RelayedSockets,
+    relays: Family<Labels, Counter>,
+    refusals: Family<Labels, Counter>,
+}
+
+impl Peers {
+    /// Other edges are found through `session`.
+    pub fn new(registration: Registration, session: Channel, registry: &mut Registry) -> Self {
+        let (relayed, relays, refusals) = (Gauge::default(), Family::default(), Family::default());
+        registry.register("plaza_relayed_sockets", "WebSockets relayed to other edges", relayed.clone());
+        registry.register("plaza_relays", "Requests for sessions of other edges, by result", Family::clone(&relays));
+        registry.register(
+            "plaza_relay_refusals",
+            "Requests on the peer port that were no good relays, by reason",
+            Family::clone(&refusals),
+        );
+        let directory = Arc::new(directory::Directory::new(session));
+        Self { registration, directory, sockets: RelayedSockets::new(relayed), relays, refusals }
+    }
+
+    /// This edge's number.
+    pub fn number(&self) -> EdgeNumber {
+        self.registration.number()
+    }
+
+    fn refuse(&self, refused: Refused) {
+        self.refusals.get_or_create(&[("reason", refused.label())]).inc();
+        if let Some(suppressed) = REFUSED.pass() {
+            tracing::warn!(reason = refused.label(), suppressed, "relay refused");
+        }
+    }
+}
+
+/// The wall clock, in milliseconds since 1970: what two edges have in common.
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
