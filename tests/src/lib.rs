@@ -8,8 +8,10 @@
 //! | [`redis`] | `redis-server` |
 //! | [`nats`] | `nats-server` with JetStream |
 //! | [`otlp`] | a receiver of spans, in this process |
+//! | [`balancer`] | a load balancer without sticky sessions |
 //! | [`cluster`] | `plaza-edge`, `plaza-session` and `plaza-fanout`, as many as wanted |
 
+pub mod balancer;
 pub mod cluster;
 pub mod nats;
 pub mod otlp;

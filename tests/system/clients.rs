@@ -17,7 +17,7 @@ fn python() -> PathBuf {
 }
 
 /// Runs a client program of `tests/clients` to its end, which must be a success.
-async fn run(program: &Path, script: &str, args: &[String]) {
+pub(crate) async fn run(program: &Path, script: &str, args: &[String]) {
     assert!(
         folder().join("node_modules").exists(),
         "the stock clients are not installed: run `npm ci` in {} (scripts/test does)",

@@ -4,18 +4,24 @@
 //! the engine's slots hold protocols, not pipes, and a client has such a socket only when a balancer
 //! took its upgrade elsewhere than its handshake.
 
+use futures_util::future::Either;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::gauge::Gauge;
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// Relayed sockets at once.
 const SOCKETS: usize = 8_192;
 /// Bytes on the way in each direction of one.
 const BUFFER_BYTES: usize = 4 * 1024;
+/// How long one half may stay open when the other has ended.
+const HALF_CLOSED: Duration = Duration::from_secs(3);
 /// How often the drain counts what is left.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -86,16 +92,31 @@ impl Place {
     pub async fn copy(self, client: OnUpgrade, owner: OnUpgrade) {
         let copy = async {
             let (Ok(client), Ok(owner)) = tokio::join!(client, owner) else { return };
-            let (mut client, mut owner) = (TokioIo::new(client), TokioIo::new(owner));
-            // A broken end is the end of both; whose fault it was, the owner's engine counts.
-            let _ended =
-                tokio::io::copy_bidirectional_with_sizes(&mut client, &mut owner, BUFFER_BYTES, BUFFER_BYTES).await;
+            let (from_client, to_client) = tokio::io::split(TokioIo::new(client));
+            let (from_owner, to_owner) = tokio::io::split(TokioIo::new(owner));
+            let (mut up, mut down) = (pin!(pass_on(from_client, to_owner)), pin!(pass_on(from_owner, to_client)));
+            // When one half has ended, the other has the time that the owner's engine would give it.
+            // A broken end is the end of both; whose fault it was, the owner counts.
+            let (ended, other) = tokio::select! {
+                ended = up.as_mut() => (ended, Either::Left(down)),
+                ended = down.as_mut() => (ended, Either::Right(up)),
+            };
+            if ended.is_ok() {
+                let _late = timeout(HALF_CLOSED, other).await;
+            }
         };
         tokio::select! {
             () = copy => {}
             () = self.all.wanted() => {}
         }
     }
+}
+
+/// Copies from one end to the other until the first has ended, and says so to the second.
+async fn pass_on(from: impl AsyncRead, to: impl AsyncWrite) -> io::Result<()> {
+    let (mut from, mut to) = (pin!(BufReader::with_capacity(BUFFER_BYTES, from)), pin!(to));
+    tokio::io::copy_buf(&mut from, &mut to).await?;
+    to.shutdown().await
 }
 
 impl Drop for Place {
