@@ -139,7 +139,9 @@ async function scenario(title, io, transports) {
   await step("history comes oldest first and in pages", async () => {
     const page = await bo.emit("history", { room, limit: 5 });
     equal([page.ok, page.events.length, page.more], [true, 5, true]);
-    equal(page.events.at(-1).text, "typed");
+    // Who came may be stored later than what was said meanwhile.
+    const texts = page.events.filter((event) => event.text !== undefined);
+    equal(texts.at(-1).text, "typed");
     truth(page.events.every((event, n) => n === 0 || event.at >= page.events[n - 1].at), "oldest first");
     const before = await bo.emit("history", { room, before: page.events[0].position, limit: 3 });
     equal([before.ok, before.events.length], [true, 3]);
