@@ -7,6 +7,7 @@ use std::path::Path;
 
 use plaza_edge::engine::Shard;
 use plaza_edge::metrics::{Handshakes, HubMetrics, ShardMetrics};
+use plaza_edge::peer::PeerMetrics;
 use plaza_fanout::metrics::FanoutMetrics;
 use plaza_kit::admin::Readiness;
 use plaza_kit::metrics::Metrics;
@@ -129,6 +130,7 @@ async fn the_page_of_metrics_is_what_the_programs_export() {
             HubMetrics::register(registry);
             Handshakes::register(registry);
             ShardMetrics::register(registry, &[shard.handle()]);
+            PeerMetrics::register(registry);
         });
     });
     let session = exported(|metrics| drop(metrics.registry(SessionMetrics::register)));

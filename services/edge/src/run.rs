@@ -15,7 +15,7 @@ use crate::feed::memory::MemoryFeed;
 use crate::feed::nats::{NatsFeed, NatsFeedError};
 use crate::feed::{EventFeed, FeedSource};
 use crate::metrics::{Handshakes, HubMetrics, ShardMetrics};
-use crate::peer::Peers;
+use crate::peer::{PeerMetrics, Peers};
 use crate::routes::Public;
 use crate::upstream::registration::Registration;
 use futures_util::future::join_all;
@@ -112,7 +112,7 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     );
 
     let session = config.session.channel(&upstream);
-    let peers = metrics.registry(|registry| Peers::new(registration, session, registry));
+    let peers = Peers::new(registration, session, metrics.registry(PeerMetrics::register));
     if let Some(listener) = parts.admin_listener {
         admin::serve(listener, metrics, readiness.clone(), &shutdown)?;
     }

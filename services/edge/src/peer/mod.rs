@@ -48,6 +48,33 @@ static REFUSED: LogGate = LogGate::per_second(1);
 
 type Labels = [(&'static str, &'static str); 1];
 
+/// What relays count. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct PeerMetrics {
+    sockets: Gauge,
+    relays: Family<Labels, Counter>,
+    refusals: Family<Labels, Counter>,
+}
+
+impl PeerMetrics {
+    /// Registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        for result in relay::RESULTS {
+            metrics.relays.get_or_create(&[("result", result)]).inc_by(0);
+        }
+        for refused in Refused::ALL {
+            metrics.refusals.get_or_create(&[("reason", refused.label())]).inc_by(0);
+        }
+        registry.register("plaza_relayed_sockets", "WebSockets relayed to other edges", metrics.sockets.clone());
+        let help = "Requests for sessions of other edges, by result";
+        registry.register("plaza_relays", help, metrics.relays.clone());
+        let help = "Requests on the peer port that were no good relays, by reason";
+        registry.register("plaza_relay_refusals", help, metrics.refusals.clone());
+        metrics
+    }
+}
+
 /// What all relays of an edge share. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct Peers {
@@ -55,23 +82,14 @@ pub struct Peers {
     directory: Arc<directory::Directory>,
     /// Relayed WebSockets.
     pub sockets: RelayedSockets,
-    relays: Family<Labels, Counter>,
-    refusals: Family<Labels, Counter>,
+    metrics: PeerMetrics,
 }
 
 impl Peers {
     /// Other edges are found through `session`.
-    pub fn new(registration: Registration, session: Channel, registry: &mut Registry) -> Self {
-        let (relayed, relays, refusals) = (Gauge::default(), Family::default(), Family::default());
-        registry.register("plaza_relayed_sockets", "WebSockets relayed to other edges", relayed.clone());
-        registry.register("plaza_relays", "Requests for sessions of other edges, by result", Family::clone(&relays));
-        registry.register(
-            "plaza_relay_refusals",
-            "Requests on the peer port that were no good relays, by reason",
-            Family::clone(&refusals),
-        );
+    pub fn new(registration: Registration, session: Channel, metrics: PeerMetrics) -> Self {
         let directory = Arc::new(directory::Directory::new(session));
-        Self { registration, directory, sockets: RelayedSockets::new(relayed), relays, refusals }
+        Self { registration, directory, sockets: RelayedSockets::new(metrics.sockets.clone()), metrics }
     }
 
     /// This edge's number.
@@ -80,7 +98,7 @@ impl Peers {
     }
 
     fn refuse(&self, refused: Refused) {
-        self.refusals.get_or_create(&[("reason", refused.label())]).inc();
+        self.metrics.refusals.get_or_create(&[("reason", refused.label())]).inc();
         if let Some(suppressed) = REFUSED.pass() {
             tracing::warn!(reason = refused.label(), suppressed, "relay refused");
         }

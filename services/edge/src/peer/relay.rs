@@ -50,6 +50,9 @@ pub struct Relay {
     longest: Duration,
 }
 
+/// What can come of a relay: labels of the metric.
+pub(super) const RESULTS: [&str; 4] = ["ok", "unknown", "dead", "full"];
+
 /// Why the owner did not answer.
 enum Failed {
     /// No edge has this number, or this edge has no key yet.
@@ -181,7 +184,7 @@ impl Relay {
     }
 
     fn count(&self, failed: Option<&Failed>) {
-        self.peers.relays.get_or_create(&[("result", failed.map_or("ok", Failed::label))]).inc();
+        self.peers.metrics.relays.get_or_create(&[("result", failed.map_or("ok", Failed::label))]).inc();
     }
 }
 

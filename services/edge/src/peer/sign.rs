@@ -51,6 +51,10 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Unsigned, Self::Expired, Self::Key, Self::Signature, Self::Repeated, Self::OtherEdge];
+
     /// The label of the metric.
     pub const fn label(self) -> &'static str {
         match self {
