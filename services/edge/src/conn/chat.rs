@@ -468,7 +468,7 @@ impl Handler for Chat {
         }
     }
 
-    fn on_reply(&mut self, id: u32, reply: Reply, _now: Millis, out: &mut Vec<Action>) -> Option<Admission> {
+    fn on_reply(&mut self, id: u32, reply: Reply, now: Millis, out: &mut Vec<Action>) -> Option<Admission> {
         if matches!(self.session, Session::Opening { request, .. } if request == id) {
             return match reply {
                 Reply::Opened { username, resumed, ticket, joined } => {
@@ -478,7 +478,7 @@ impl Handler for Chat {
                 _ => self.not_opened(&Refusal::new(Code::Internal), out),
             };
         }
-        if let Some(outcome) = self.member().ok()?.on_reply(id, reply, out) {
+        if let Some(outcome) = self.member().ok()?.on_reply(id, reply, now, out) {
             self.answer(outcome, out);
         }
         self.dispatch(out);

@@ -3,7 +3,8 @@
 //!
 //! Order: at most one publish of a connection waits for the store in each room, so that retries
 //! inside the edge cannot reorder what a client sent; others wait here: as many as a client may send at
-//! once, and at least [`MIN_WAITING`].
+//! once, and at least [`MIN_WAITING`]. When the outcome of one is unknown, those that were sent behind it
+//! are refused as `busy`: a client that sends all of them again keeps its order.
 
 use super::refusal::{Refusal, position, room};
 use super::settings::{Bucket, Settings};
@@ -19,6 +20,9 @@ use plaza_proto::position::Position;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// So long after an unknown outcome new publishes of that room are refused, in milliseconds: the client
+/// may have sent them before it heard of it. A marked retry is what it sends once it has.
+const HOLD: Millis = 1_000;
 /// Rooms of one connection.
 pub(crate) const MAX_ROOMS: usize = 100;
 /// Publishes of one connection that may wait for their turn, whatever the burst of its rate is.
@@ -120,6 +124,8 @@ struct Room {
     members: u32,
     /// A publish waits for the store.
     publishing: bool,
+    /// Until then only retries: the outcome of an earlier publish is unknown.
+    held_until: Millis,
 }
 
 /// A request that waits for its reply.
@@ -159,6 +165,8 @@ pub(crate) struct Member {
     rooms: Vec<Room>,
     pending: Vec<Pending>,
     waiting: VecDeque<Waiting>,
+    /// Publishes that were sent behind one with an unknown outcome: to be refused.
+    refused: VecDeque<Tag>,
     last_id: u32,
     /// Messages, names and typing.
     messages: Bucket,
@@ -181,6 +189,7 @@ impl Member {
             rooms: Vec::new(),
             pending: Vec::new(),
             waiting: VecDeque::new(),
+            refused: VecDeque::new(),
             last_id,
             messages: Bucket::default(),
             questions: Bucket::default(),
@@ -278,6 +287,9 @@ impl Member {
         if event.kind() == Kind::Text && self.username.is_none() && !self.is_renaming() {
             return Err(Refusal::new(Code::UsernameRequired));
         }
+        if !retry && self.joined(name).is_some_and(|room| now < room.held_until) {
+            return Err(Refusal::new(Code::Busy));
+        }
         // One more may stand here: the one that leaves at once when nothing is before it.
         let goes_at_once = self.joined(name).is_some_and(|room| !room.publishing) && self.waiting.is_empty();
         let room_to_wait = (self.settings.message_burst as usize).clamp(MIN_WAITING, MAX_WAITING);
@@ -365,7 +377,7 @@ impl Member {
     }
 
     /// Takes the hub's reply. Call [`Self::dispatch`] after it.
-    pub(crate) fn on_reply(&mut self, id: u32, reply: Reply, out: &mut Vec<Action>) -> Option<Outcome> {
+    pub(crate) fn on_reply(&mut self, id: u32, reply: Reply, now: Millis, out: &mut Vec<Action>) -> Option<Outcome> {
         let Some(place) = self.pending.iter().position(|p| p.id == id) else {
             // A join of a session that has ended on this connection.
             if let Reply::Joined(joined) = reply {
@@ -379,6 +391,13 @@ impl Member {
             && let Some(room) = self.rooms.iter_mut().find(|r| r.name == *room)
         {
             room.publishing = false;
+            if matches!(&reply, Reply::Failed { code, .. } if is_sent_again(*code)) {
+                room.held_until = now + HOLD;
+                let (behind, rest) = self.waiting.drain(..).partition(|waiting| waiting.room == room.name);
+                self.waiting = rest;
+                let behind: VecDeque<Waiting> = behind;
+                self.refused.extend(behind.into_iter().map(|waiting| waiting.tag));
+            }
         }
         let wish = match kind {
             PendingKind::Rename => Wish::Rename,
@@ -424,12 +443,16 @@ impl Member {
             position: joined.position,
             members: joined.members,
             publishing: false,
+            held_until: 0,
         });
     }
 
     /// Sends the waiting publishes whose turn has come. Returns one that can no longer be sent; call
     /// again until there is none.
     pub(crate) fn dispatch(&mut self, out: &mut Vec<Action>) -> Option<Outcome> {
+        if let Some(tag) = self.refused.pop_front() {
+            return Some(Outcome::Failed { tag, wish: Wish::Publish, refusal: Refusal::new(Code::Busy) });
+        }
         let mut place = 0;
         while let Some(waiting) = self.waiting.get(place) {
             let is_behind = self.waiting.range(..place).any(|earlier| earlier.room == waiting.room);
@@ -511,4 +534,9 @@ impl Member {
     fn is_renaming(&self) -> bool {
         self.pending.iter().any(|p| matches!(p.kind, PendingKind::Rename))
     }
+}
+
+/// Whether a client may send a publish again that ended with this code.
+fn is_sent_again(code: Code) -> bool {
+    matches!(code, Code::Busy | Code::Timeout | Code::Unavailable | Code::LeaseLost | Code::Internal)
 }

@@ -313,7 +313,7 @@ impl Connection for PlazaConnection {
             return;
         }
         let Session::Open(member) = &mut self.session else { return };
-        if let Some(outcome) = member.on_reply(id, reply, out) {
+        if let Some(outcome) = member.on_reply(id, reply, now, out) {
             self.answer(outcome, out);
         }
         self.dispatch(out);

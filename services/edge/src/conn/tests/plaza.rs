@@ -130,6 +130,24 @@ fn wishes_are_answered_by_their_id() {
 }
 
 #[test]
+fn what_was_sent_behind_an_unknown_outcome_is_refused_so_that_retries_keep_the_order() {
+    let mut driver = in_room();
+    let asked = driver.text(r#"{"id":5,"publish":{"room":"a","text":"1","clientId":"m1"}}"#).asked();
+    driver.text(r#"{"id":6,"publish":{"room":"a","text":"2","clientId":"m2"}}"#);
+    driver.reply(asked.id, Reply::Failed { code: Code::Timeout, message: "late".into() });
+    let texts = driver.texts();
+    assert!(texts[0].contains(r#""id":5,"error":{"code":"timeout""#), "{texts:?}");
+    assert!(texts[1].contains(r#""id":6,"error":{"code":"busy""#), "{texts:?}");
+    assert!(!driver.has_asked(), "the second one was not sent");
+    // It left the client before the news came.
+    let texts = driver.text(r#"{"id":7,"publish":{"room":"a","text":"3","clientId":"m3"}}"#).texts();
+    assert!(texts[0].contains(r#""id":7,"error":{"code":"busy""#), "{texts:?}");
+    let asked = driver.text(r#"{"id":8,"publish":{"room":"a","text":"1","clientId":"m1","retry":true}}"#).asked();
+    driver.reply(asked.id, published(3));
+    assert!(driver.until(2_100).text(r#"{"id":9,"publish":{"room":"a","text":"3"}}"#).has_asked());
+}
+
+#[test]
 fn a_join_that_cannot_be_completed_says_what_is_missing() {
     let mut driver = in_room();
     let after = position(1);
