@@ -78,8 +78,8 @@ async fn session(uri: &Uri, number: u64, context: &Context) -> Result<(), tonic:
     let endpoint = Endpoint::from(uri.clone())
         .connect_timeout(Duration::from_secs(2))
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(Duration::from_secs(3))
+        .keep_alive_timeout(Duration::from_secs(4))
         .keep_alive_while_idle(true);
     let channel = endpoint.connect().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
     let (batches, outbound) = mpsc::channel(BATCHES);

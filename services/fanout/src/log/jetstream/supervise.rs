@@ -35,6 +35,9 @@ const LOOK: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(500);
 /// The second resync after an election: what the new leader stores meanwhile is covered, too.
 const SECOND_RESYNC: Duration = Duration::from_secs(2);
+/// When neither a beat was stored nor a check passed for so long, the connections may be open and dead:
+/// they are made anew. Pings would find that after 15 s.
+const SILENCE: Duration = Duration::from_secs(6);
 
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
@@ -50,6 +53,8 @@ pub(super) struct Supervisor {
     /// When the last check began.
     checked: Option<Instant>,
     second_resync: Option<Instant>,
+    /// When the server last answered, or the connections were last made anew.
+    answered: Instant,
     /// The last fault that was logged, so that each is logged once.
     fault: Option<String>,
 }
@@ -73,6 +78,7 @@ impl Supervisor {
             check_at: Some(Instant::now()),
             checked: None,
             second_resync: None,
+            answered: Instant::now(),
             fault: None,
         })
     }
@@ -86,7 +92,10 @@ impl Supervisor {
         loop {
             let shared = Arc::clone(&self.shared);
             tokio::select! {
-                _ = looks.tick() => self.look(),
+                _ = looks.tick() => {
+                    self.look();
+                    self.renew_silent().await;
+                }
                 _ = beats.tick() => self.beat().await,
                 () = shared.check.notified() => self.check_soon(),
                 Some(elected) = self.elections.next() => self.elected(&elected).await,
@@ -122,6 +131,26 @@ impl Supervisor {
         self.connected = connected;
     }
 
+    /// Makes connections anew that say nothing, although they seem to be open.
+    async fn renew_silent(&mut self) {
+        if !self.connected {
+            self.answered = Instant::now();
+        }
+        if self.answered.elapsed() < SILENCE {
+            return;
+        }
+        self.answered = Instant::now();
+        tracing::warn!(silent_s = SILENCE.as_secs(), "nats does not answer, connecting anew");
+        for client in
+            [&self.shared.publish.connection.client, &self.shared.read.connection.client, &self.shared.watch.client]
+        {
+            // It fails only when the client has ended.
+            let _ = client.force_reconnect().await;
+        }
+        // An election may have been missed meanwhile.
+        self.second_resync = Some(Instant::now() + SECOND_RESYNC);
+    }
+
     fn suspect(&mut self) {
         self.shared.suspect();
         self.check_soon();
@@ -142,6 +171,7 @@ impl Supervisor {
         }
         match self.identify().await {
             Ok((info, epoch)) => {
+                self.answered = Instant::now();
                 self.check_at = None;
                 self.serve(&info, epoch);
             }
@@ -207,7 +237,7 @@ impl Supervisor {
     }
 
     /// Proof that the whole way is alive, from a publish to every edge.
-    async fn beat(&self) {
+    async fn beat(&mut self) {
         let Ok(serving) = self.shared.serving() else { return };
         let beat = Beat {
             epoch: serving.epoch.0.to_vec(),
@@ -221,6 +251,7 @@ impl Supervisor {
         let to = format!("{}{}", subject::IN_PREFIX, subject::BEAT);
         let attempt = self.shared.attempt(&to, headers, Bytes::from(beat.encode_to_vec()), id).await;
         if matches!(attempt, Attempt::Stored { .. }) {
+            self.answered = Instant::now();
             self.shared.metrics.beats.inc();
         }
     }
