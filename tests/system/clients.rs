@@ -31,7 +31,7 @@ pub(crate) async fn run(program: &Path, script: &str, args: &[String]) {
     assert!(status.success() && log.contains(" passed, 0 failed"), "{script} ended with {status}:\n{log}");
 }
 
-fn urls(cluster: &Cluster) -> Vec<String> {
+pub(super) fn urls(cluster: &Cluster) -> Vec<String> {
     cluster.edges.iter().map(plaza_tests::cluster::Service::url).collect()
 }
 

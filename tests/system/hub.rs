@@ -149,7 +149,7 @@ impl House {
         // The lease may not have begun yet: then the answer is "unavailable", as for any client.
         loop {
             match conn.ask(Op::Open { room: None, resume: None }).await {
-                Reply::Opened { joined: None, .. } => return conn,
+                Reply::Opened { .. } => return conn,
                 Reply::Failed { code: Code::Unavailable, .. } => tokio::task::yield_now().await,
                 reply => panic!("{reply:?}"),
             }

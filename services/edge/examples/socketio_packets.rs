@@ -9,7 +9,7 @@ use fastrand::Rng;
 use plaza_edge::bridge::{RoomEvent, Variant};
 use plaza_edge::wire::socketio::{ack, connect, connect_error, disconnect, event, private_line};
 use plaza_edge::wire::websocket::read_server_frame;
-use plaza_edge::wire::{encode_event, encode_typing};
+use plaza_edge::wire::{Mark, encode_event, encode_typing};
 use plaza_proto::event::event::{Content, Kind};
 use plaza_proto::event::{Data, Event};
 use plaza_proto::ids::{MessageId, RoomName};
@@ -84,7 +84,7 @@ fn draw(rng: &mut Rng) -> anyhow::Result<(String, usize, Value)> {
 
 /// A room's event in one of the three variants, perhaps with its offset.
 fn room_event(rng: &mut Rng) -> anyhow::Result<(Vec<u8>, usize, Value)> {
-    let (room, username, line, offset) = (RoomName::parse(&word(rng))?, text(rng), text(rng), word(rng));
+    let (room, username, line) = (RoomName::parse(&word(rng))?, text(rng), text(rng));
     let id = MessageId(rng.u128(..).to_be_bytes());
     let position = Position::of(Epoch(rng.u64(..).to_be_bytes()), rng.u64(..), id);
     let (kind, json) = (word(rng), value(rng, 3));
@@ -107,11 +107,11 @@ fn room_event(rng: &mut Rng) -> anyhow::Result<(Vec<u8>, usize, Value)> {
     };
     let event = Event { version: 1, kind: stored.into(), username, content: Some(content), ..Event::default() };
     let event = RoomEvent { position, id, time: 7, event: Arc::new(event) };
-    let offset = rng.bool().then_some(offset);
-    if let (Some(offset), Some(data)) = (&offset, data.as_array_mut()) {
-        data.push(offset.as_str().into());
+    let mark = if rng.bool() { Mark::Offset } else { Mark::None };
+    if let (Mark::Offset, Some(data)) = (mark, data.as_array_mut()) {
+        data.push(position.to_string().into());
     }
-    let frame = encode_event(variant, &room, &event, None, offset.as_deref());
+    let frame = encode_event(variant, &room, &event, None, mark);
     Ok((payload(&frame), 0, json!({"type": 2, "nsp": "/", "data": data})))
 }
 

@@ -62,6 +62,11 @@ impl Variant {
     pub const COUNT: usize = 5;
     /// All of them, in the order of [`Delivery::frames`].
     pub const ALL: [Self; Self::COUNT] = [Self::TextZh, Self::TextEn, Self::Event, Self::PlazaJson, Self::PlazaProto];
+
+    /// It is one of Socket.IO.
+    pub const fn is_socket_io(self) -> bool {
+        matches!(self, Self::TextZh | Self::TextEn | Self::Event)
+    }
 }
 
 /// One event of a room, encoded, for every member on one shard.
@@ -117,6 +122,13 @@ pub enum Control {
         session: SessionId,
         /// Shown to the client.
         reason: Arc<str>,
+    },
+    /// The session goes on with another connection; this one is closed without a word.
+    Replaced {
+        /// The connection.
+        to: ConnKey,
+        /// Only if it still holds this session.
+        session: SessionId,
     },
     /// A session got another name from outside.
     Renamed {
@@ -304,9 +316,9 @@ pub enum Resume {
     /// Socket.IO: the `pid` and the last offset.
     Pid {
         /// Key of the recovery record.
-        pid: Box<str>,
+        pid: SessionId,
         /// The last offset the client saw.
-        offset: Option<Box<str>>,
+        offset: Option<Position>,
     },
 }
 
@@ -326,14 +338,18 @@ pub enum HistoryFrom {
 pub enum Reply {
     /// To [`Op::Open`].
     Opened {
+        /// Who the connection is from now on: another one than it asked as when a session continues.
+        identity: Arc<Identity>,
         /// The name that came back with the session.
         username: Option<Arc<str>>,
         /// The session continues.
         resumed: bool,
         /// Ticket or `pid` for the next time; `None`: recovery is off.
         ticket: Option<Box<str>>,
-        /// The first room.
-        joined: Option<Joined>,
+        /// The first room, or all those that came back with the session.
+        rooms: Vec<Joined>,
+        /// What was missed in all of them, as complete frames in the stream's order.
+        missed: Bytes,
     },
     /// To [`Op::SetUsername`]: the name as shown from now on.
     Renamed(Arc<str>),

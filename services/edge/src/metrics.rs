@@ -58,6 +58,7 @@ fn begin_at_zero(family: &Family<Labels, Counter>, label: &'static str, values: 
 pub struct HubMetrics {
     publishes: Family<Labels, Counter>,
     resets: Family<Labels, Counter>,
+    recoveries: Family<Labels, Counter>,
     /// Reads that repaired a room, or let it begin.
     pub repairs: Counter,
     /// Times that every room was checked.
@@ -77,6 +78,11 @@ impl HubMetrics {
         let metrics = Self::default();
         let m = &metrics;
         registry.register("plaza_publishes", "Publishes of clients by result", m.publishes.clone());
+        registry.register(
+            "plaza_recoveries",
+            "Sessions that clients asked to continue, by result",
+            m.recoveries.clone(),
+        );
         registry.register("plaza_resets", "Rooms whose members lost their place, by reason", m.resets.clone());
         registry.register(
             "plaza_room_reads",
@@ -109,6 +115,12 @@ impl HubMetrics {
     pub fn published(&self, result: Result<(), Code>) {
         let label = result.map_or_else(Code::as_str, |()| "ok");
         self.publishes.get_or_create(&[("result", label)]).inc();
+    }
+
+    /// A session continues ("complete"), or a new one begins: what was missed is gone ("incomplete"), or
+    /// the session is ("unknown").
+    pub fn recovered(&self, result: &'static str) {
+        self.recoveries.get_or_create(&[("result", result)]).inc();
     }
 
     /// Members of a room lost their place.

@@ -4,8 +4,8 @@ use super::engineio::{close, text};
 use super::member::{Marks, Member, Outcome, Page, Publishable, Tag, Wish};
 use super::refusal::{Refusal, guest_user, locale_of, room};
 use super::socketio::{Admission, Handler};
-use super::{Action, Cause, Millis, Settings};
-use crate::bridge::{Control, Identity, Joined, Op, Reply, RoomId, SessionId, Variant};
+use super::{Action, Cause, Millis, Packet, Settings};
+use crate::bridge::{Control, Identity, Op, Reply, Resume, RoomId, SessionId, Variant};
 use crate::trace::TraceWish;
 use crate::wire::json::ObjectWriter;
 use crate::wire::plaza::{client_event, json as plaza_json};
@@ -13,6 +13,7 @@ use crate::wire::socketio::{self, Arguments, lines};
 use bytes::Bytes;
 use plaza_proto::code::{Code, Locale};
 use plaza_proto::ids::RoomName;
+use plaza_proto::position::Position;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -37,6 +38,27 @@ struct Auth<'a> {
     locale: Option<Text<'a>>,
     #[serde(borrow)]
     format: Option<Text<'a>>,
+    /// The stock client's own: of any type, since a wrong one is no error.
+    #[serde(borrow)]
+    pid: Option<&'a RawValue>,
+    #[serde(borrow)]
+    offset: Option<&'a RawValue>,
+}
+
+impl Auth<'_> {
+    /// The session that the client asks for. What cannot be one is not asked for.
+    fn resume(&self) -> Option<Resume> {
+        let pid: Text<'_> = serde_json::from_str(self.pid?.get()).ok()?;
+        let pid = SessionId::parse(&pid.0)?;
+        let offset = match self.offset {
+            None => None,
+            Some(offset) => {
+                let offset: Text<'_> = serde_json::from_str(offset.get()).ok()?;
+                Some(Position::parse(&offset.0).ok()?)
+            }
+        };
+        Some(Resume::Pid { pid, offset })
+    }
 }
 
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Text<'a>>>, D::Error> {
@@ -132,23 +154,26 @@ impl Chat {
         Self { settings, session: Session::None, home: None, last_request: 0 }
     }
 
-    fn opened(
-        &mut self,
-        username: Option<Arc<str>>,
-        resumed: bool,
-        ticket: Option<&str>,
-        joined: Option<Joined>,
-        out: &mut Vec<Action>,
-    ) -> Option<Admission> {
-        let Session::Opening { identity, request } = std::mem::replace(&mut self.session, Session::None) else {
+    fn opened(&mut self, reply: Reply, out: &mut Vec<Action>) -> Option<Admission> {
+        let (identity, username, resumed, ticket, rooms, missed) = match reply {
+            Reply::Opened { identity, username, resumed, ticket, rooms, missed } => {
+                (identity, username, resumed, ticket, rooms, missed)
+            }
+            Reply::Failed { code, message } => return self.not_opened(&Refusal { code, detail: message }, out),
+            _ => return self.not_opened(&Refusal::new(Code::Internal), out),
+        };
+        let Session::Opening { request, .. } = std::mem::replace(&mut self.session, Session::None) else {
             return None;
         };
-        out.push(text(socketio::connect("/", &identity.session.to_string(), ticket)));
-        if !resumed {
+        let reply = socketio::connect("/", &identity.session.to_string(), ticket.as_deref());
+        if resumed {
+            out.push(Action::Recovered { reply: Packet::Text(reply.into()), missed });
+        } else {
+            out.push(text(reply));
             out.push(private_line(&identity, lines::welcome(identity.locale)));
         }
         let mut member = Member::new(Arc::clone(&self.settings), identity, username, request);
-        if let Some(joined) = joined {
+        for joined in rooms {
             member.enter(joined, out);
         }
         self.session = Session::Open(member);
@@ -390,8 +415,16 @@ fn refuse(refusal: &Refusal, locale: Locale) -> Action {
     text(socketio::connect_error("/", refusal.message(locale), Some(&data)))
 }
 
-/// Who comes, and the room to start in.
-fn introduce(auth: Option<&str>) -> Result<(Identity, Option<RoomName>), (Refusal, Locale)> {
+/// What a CONNECT asks for.
+struct Introduction {
+    identity: Identity,
+    /// The room to start in.
+    home: Option<RoomName>,
+    /// The session to continue.
+    resume: Option<Resume>,
+}
+
+fn introduce(auth: Option<&str>) -> Result<Introduction, (Refusal, Locale)> {
     let auth: Auth<'_> = match auth.map(serde_json::from_str).transpose() {
         Ok(auth) => auth.unwrap_or_default(),
         Err(error) => return Err((Refusal::bad_request(format!("auth: {error}")), Locale::default())),
@@ -409,7 +442,8 @@ fn introduce(auth: Option<&str>) -> Result<(Identity, Option<RoomName>), (Refusa
     };
     let home = home.map_err(|refusal| (refusal, locale))?;
     let user_id = guest_user(empty(&auth.guest)).map_err(|refusal| (refusal, locale))?;
-    Ok((Identity { session: SessionId::random(), user_id, variant, locale }, home))
+    let identity = Identity { session: SessionId::random(), user_id, variant, locale };
+    Ok(Introduction { identity, home, resume: auth.resume() })
 }
 
 impl Handler for Chat {
@@ -419,10 +453,10 @@ impl Handler for Chat {
 
     fn on_connect(&mut self, _namespace: &str, auth: Option<&str>, _now: Millis, out: &mut Vec<Action>) -> Admission {
         match introduce(auth) {
-            Ok((identity, home)) => {
+            Ok(Introduction { identity, home, resume }) => {
                 let identity = Arc::new(identity);
                 self.home.clone_from(&home);
-                let op = Op::Open { room: home, resume: None };
+                let op = Op::Open { room: home, resume };
                 let request = self.last_request.wrapping_add(1).max(1);
                 self.last_request = request;
                 out.push(Action::Request { id: request, identity: Arc::clone(&identity), op });
@@ -470,13 +504,7 @@ impl Handler for Chat {
 
     fn on_reply(&mut self, id: u32, reply: Reply, now: Millis, out: &mut Vec<Action>) -> Option<Admission> {
         if matches!(self.session, Session::Opening { request, .. } if request == id) {
-            return match reply {
-                Reply::Opened { username, resumed, ticket, joined } => {
-                    self.opened(username, resumed, ticket.as_deref(), joined, out)
-                }
-                Reply::Failed { code, message } => self.not_opened(&Refusal { code, detail: message }, out),
-                _ => self.not_opened(&Refusal::new(Code::Internal), out),
-            };
+            return self.opened(reply, out);
         }
         if let Some(outcome) = self.member().ok()?.on_reply(id, reply, now, out) {
             self.answer(outcome, out);
@@ -493,8 +521,15 @@ impl Handler for Chat {
                 out.push(text(socketio::disconnect("/")));
                 out.push(close(Cause::Kicked));
             }
+            Control::Replaced { session, .. } if *session == member.identity().session => {
+                out.push(close(Cause::Replaced));
+            }
             Control::Renamed { username, .. } => member.rename(Arc::clone(username)),
-            Control::Close { .. } | Control::Reset { .. } | Control::Forget(_) | Control::Drain { .. } => {}
+            Control::Close { .. }
+            | Control::Replaced { .. }
+            | Control::Reset { .. }
+            | Control::Forget(_)
+            | Control::Drain { .. } => {}
         }
     }
 
@@ -504,7 +539,7 @@ impl Handler for Chat {
             Session::Opening { identity, .. } => identity,
             Session::Open(member) => Arc::clone(member.identity()),
         };
-        let recoverable = !matches!(cause, Cause::Kicked | Cause::Unauthenticated);
-        out.push(Action::Request { id: 0, identity, op: Op::Close { rooms, recoverable } });
+        let op = Op::Close { rooms, recoverable: cause.is_recoverable() };
+        out.push(Action::Request { id: 0, identity, op });
     }
 }

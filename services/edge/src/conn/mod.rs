@@ -51,6 +51,15 @@ pub enum Action {
     Send(Packet),
     /// Send bytes that are complete WebSocket frames already (a replay).
     SendFrames(Bytes),
+    /// A Socket.IO session continues: send CONNECT's reply and the frames that were missed. On a WebSocket
+    /// the reply leads, or a client that is cut off while it reads would show their first part twice; on
+    /// polling it ends the one body that has them all.
+    Recovered {
+        /// CONNECT's reply.
+        reply: Packet,
+        /// Complete WebSocket frames.
+        missed: Bytes,
+    },
     /// Send a WebSocket ping (Plaza's own protocol).
     Ping,
     /// Pass a wish to the hub; the id comes back in [`Connection::on_reply`].
@@ -148,6 +157,12 @@ impl Cause {
         Self::Replaced,
     ];
 
+    /// Whether the client may continue its session on another connection. Not when either side has ended
+    /// it for good, or when the client broke a rule.
+    pub const fn is_recoverable(self) -> bool {
+        !matches!(self, Self::Protocol | Self::Kicked | Self::Unauthenticated)
+    }
+
     /// The label's text.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -179,7 +194,7 @@ pub trait Connection: Send {
     fn on_pong(&mut self, _now: Millis, _out: &mut Vec<Action>) {}
     /// The hub answered request `id`.
     fn on_reply(&mut self, id: u32, reply: Reply, now: Millis, out: &mut Vec<Action>);
-    /// The hub says something unasked (only `Close`, `Renamed` for this connection).
+    /// The hub says something unasked (only `Close`, `Replaced` and `Renamed` for this connection).
     fn on_control(&mut self, control: &Control, now: Millis, out: &mut Vec<Action>);
     /// A room lost events for this member; only asked of connections whose variant got no reset frame.
     fn on_reset(&mut self, room: RoomId, now: Millis, out: &mut Vec<Action>);

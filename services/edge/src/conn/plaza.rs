@@ -168,11 +168,11 @@ impl PlazaConnection {
     }
 
     fn opened(&mut self, reply: Reply, now: Millis, out: &mut Vec<Action>) {
-        let Session::Opening { identity, tag, held } = std::mem::replace(&mut self.session, Session::None) else {
+        let Session::Opening { tag, held, .. } = std::mem::replace(&mut self.session, Session::None) else {
             return;
         };
         match reply {
-            Reply::Opened { username, resumed, ticket, .. } => {
+            Reply::Opened { identity, username, resumed, ticket, .. } => {
                 let welcome = client::Welcome {
                     session_id: identity.session.to_string(),
                     user_id: identity.user_id(),
@@ -327,8 +327,15 @@ impl Connection for PlazaConnection {
                 self.error(None, &refusal, out);
                 self.close(Some(4401), "closed by the operator", Cause::Kicked, out);
             }
+            Control::Replaced { session, .. } if *session == member.identity().session && !self.closed => {
+                self.close(Some(1000), "resumed on another connection", Cause::Replaced, out);
+            }
             Control::Renamed { username, .. } => member.rename(Arc::clone(username)),
-            Control::Close { .. } | Control::Reset { .. } | Control::Forget(_) | Control::Drain { .. } => {}
+            Control::Close { .. }
+            | Control::Replaced { .. }
+            | Control::Reset { .. }
+            | Control::Forget(_)
+            | Control::Drain { .. } => {}
         }
     }
 

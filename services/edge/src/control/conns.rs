@@ -2,6 +2,7 @@
 
 use crate::bridge::{ConnKey, Identity, RoomId, SessionId, Variant};
 use plaza_proto::ids::RoomName;
+use plaza_proto::position::Position;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,12 +16,28 @@ pub(super) struct Conn {
     /// The user id as events carry it.
     pub(super) user_id: Arc<str>,
     pub(super) username: Option<Arc<str>>,
-    /// Rooms it is a member of.
-    pub(super) rooms: Vec<RoomId>,
+    /// Rooms it is a member of, and where its replay of each would begin.
+    pub(super) rooms: Vec<(RoomId, Position)>,
     /// Rooms it waits to enter.
     pub(super) joining: Vec<RoomName>,
     /// The session service knows the session.
     pub(super) open: bool,
+    /// Grows with each recovery; 0: whichever the session service has.
+    pub(super) generation: u64,
+    /// Key of the recovery record; `None`: the session cannot be continued.
+    pub(super) pid: Option<SessionId>,
+}
+
+impl Conn {
+    /// It speaks Socket.IO.
+    pub(super) fn is_socket_io(&self) -> bool {
+        self.identity.variant.is_socket_io()
+    }
+
+    /// It is a member of the room.
+    pub(super) fn is_in(&self, id: RoomId) -> bool {
+        self.rooms.iter().any(|(room, _)| *room == id)
+    }
 }
 
 #[derive(Debug)]
@@ -62,7 +79,16 @@ impl Conns {
         let user_id = identity.user_id().into();
         self.sessions.insert(identity.session, key);
         self.variants[identity.variant as usize] += 1;
-        let conn = Conn { identity, user_id, username: None, rooms: Vec::new(), joining: Vec::new(), open: false };
+        let conn = Conn {
+            identity,
+            user_id,
+            username: None,
+            rooms: Vec::new(),
+            joining: Vec::new(),
+            open: false,
+            generation: 0,
+            pid: None,
+        };
         *place = Place { generation: key.generation, conn: Some(Box::new(conn)) };
         true
     }
@@ -95,6 +121,19 @@ impl Conns {
         Some(conn)
     }
 
+    /// Gives a connection another session.
+    pub(super) fn assume(&mut self, key: ConnKey, identity: Arc<Identity>) -> Option<&mut Conn> {
+        let before = self.get(key)?.identity.session;
+        if self.sessions.get(&before) == Some(&key) {
+            self.sessions.remove(&before);
+        }
+        self.sessions.insert(identity.session, key);
+        let conn = self.get_mut(key)?;
+        conn.user_id = identity.user_id().into();
+        conn.identity = identity;
+        Some(conn)
+    }
+
     /// The connection that holds a session, by the session's text.
     pub(super) fn of_session(&self, session_id: &str) -> Option<ConnKey> {
         self.sessions.get(&SessionId::parse(session_id)?).copied()
@@ -102,6 +141,16 @@ impl Conns {
 
     pub(super) fn len(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// Those of one shard, or all.
+    pub(super) fn iter_mut_on(&mut self, shard: Option<usize>) -> impl Iterator<Item = &mut Conn> {
+        let shards = self.shards.iter_mut().enumerate().filter(move |(index, _)| shard.is_none_or(|s| s == *index));
+        shards.flat_map(|(_, slots)| slots).filter_map(|place| place.conn.as_deref_mut())
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Conn> {
+        self.shards.iter_mut().flatten().filter_map(|place| place.conn.as_deref_mut())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Conn> {

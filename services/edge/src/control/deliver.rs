@@ -6,6 +6,7 @@ use crate::bridge::{Control, Delivery, Inbound, RoomEvent, RoomId};
 use crate::feed::sequencer::{Action, Millis, Read, ResetReason, Sequencer, Stored};
 use crate::trace;
 use crate::upstream::read::ReadKey;
+use crate::wire::Mark;
 use plaza_proto::position::Position;
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -16,6 +17,11 @@ fn age_us(time_ms: u64) -> u32 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let age = now.saturating_sub(Duration::from_millis(time_ms)).as_micros();
     u32::try_from(age).unwrap_or(u32::MAX).max(1)
+}
+
+/// With recovery on each event of a room carries its position.
+fn mark(recovery_ms: u32) -> Mark {
+    if recovery_ms > 0 { Mark::Offset } else { Mark::None }
 }
 
 impl Hub {
@@ -33,6 +39,7 @@ impl Hub {
     /// Carries out a sequencer's actions, in order.
     pub(super) fn carry_out(&mut self, id: RoomId, actions: &mut Vec<Action>) {
         let mut live = false;
+        self.note_late(id, actions);
         for action in actions.drain(..) {
             match action {
                 Action::Deliver(stored) => self.deliver(id, &stored),
@@ -91,8 +98,10 @@ impl Hub {
         if room.members == 0 {
             return;
         }
+        let mark = mark(self.recovery_ms);
         let trace = trace::process(stored.traceparent.as_deref(), room.members);
-        let frames = encode::frames(&room.variants, |variant| encode::event(&room.name, &event, previous, variant));
+        let frames =
+            encode::frames(&room.variants, |variant| encode::event(&room.name, &event, previous, variant, mark));
         let (seq, age_us) = (stored.seq, age_us(stored.time));
         let delivery = Arc::new(Delivery { room: id, seq, skip: None, frames, received, age_us, trace });
         for (index, shard) in room.shards.iter_mut().enumerate() {
@@ -130,8 +139,14 @@ impl Hub {
             self.outlets[index].send(Inbound::Control(Control::Reset { room: id, frames }));
             return true;
         };
+        if let Some(first) = missed.first() {
+            self.lose_place(id, first.position, Some(index));
+        }
+        let mark = mark(self.recovery_ms);
+        let Some(room) = self.rooms.get_mut(id) else { return true };
         for event in missed {
-            let frames = encode::frames(&room.variants, |variant| encode::event(&room.name, &event, from, variant));
+            let frames =
+                encode::frames(&room.variants, |variant| encode::event(&room.name, &event, from, variant, mark));
             let (seq, received) = (event.position.seq, Instant::now());
             let delivery = Arc::new(Delivery { room: id, seq, skip: None, frames, received, age_us: 0, trace: None });
             if self.outlets[index].try_deliver(delivery).is_err() {

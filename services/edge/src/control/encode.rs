@@ -2,9 +2,9 @@
 
 use crate::bridge::{RoomEvent, Variant};
 use crate::feed::sequencer::Stored;
-use crate::wire;
 use crate::wire::plaza::{json, proto};
 use crate::wire::websocket::{FrameBuffer, Opcode};
+use crate::wire::{self, Mark};
 use bytes::Bytes;
 use plaza_proto::client::{Reset, ServerFrame, server_frame};
 use plaza_proto::event::Event;
@@ -33,8 +33,8 @@ pub(super) fn frames(
 }
 
 /// A room event as one complete frame; empty when the variant shows nothing of it.
-pub(super) fn event(room: &RoomName, event: &RoomEvent, previous: Position, variant: Variant) -> Bytes {
-    wire::encode_event(variant, room, event, Some(previous), None)
+pub(super) fn event(room: &RoomName, event: &RoomEvent, previous: Position, variant: Variant, mark: Mark) -> Bytes {
+    wire::encode_event(variant, room, event, Some(previous), mark)
 }
 
 /// What members of Plaza's own protocol are told when events are lost; `None` for Socket.IO, which has

@@ -2,6 +2,7 @@
 //! upstream, and hands on what came of it.
 
 use super::conns::Conns;
+use super::recovery::Recovery;
 use super::requests::Asked;
 use super::room::Rooms;
 use super::watch::Watch;
@@ -14,11 +15,13 @@ use crate::trace;
 use crate::upstream::Outcome;
 use crate::upstream::publish::{Link, LinkEvent};
 use crate::upstream::read::{ReadKey, Reader};
+use crate::upstream::registration::Registration;
 use crate::upstream::session::{SessionEvent, SessionLink};
 use plaza_kit::admin::Readiness;
 use plaza_proto::code::Code;
 use plaza_proto::fanout::Command;
 use plaza_proto::feed::FeedMessage;
+use plaza_proto::position::{Epoch, Position};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -42,6 +45,10 @@ pub(super) struct HubParts {
     pub(super) outcomes: mpsc::Receiver<Outcome>,
     pub(super) reader: Reader,
     pub(super) session: SessionLink,
+    /// Keys of tickets.
+    pub(super) registration: Registration,
+    /// How long sessions can be continued; zero is off.
+    pub(super) recovery_window: Duration,
     /// Bytes of rings and early buffers of all rooms.
     pub(super) feed_cache_bytes: usize,
     pub(super) metrics: HubMetrics,
@@ -95,6 +102,13 @@ pub(super) struct Hub {
     pub(super) replays: VecDeque<(Millis, RoomId)>,
     /// Users whose presence has changed, and when it is told.
     pub(super) changed: HashMap<(RoomId, Arc<str>), Millis>,
+    pub(super) registration: Registration,
+    /// How long a session can be continued, in milliseconds; 0: not at all.
+    pub(super) recovery_ms: u32,
+    /// Connections whose sessions continue, and wait for what they missed.
+    pub(super) recoveries: HashMap<ConnKey, Recovery>,
+    /// The furthest event that was delivered in any room.
+    pub(super) furthest: Position,
     pub(super) asked: HashMap<u64, Asked>,
     pub(super) next_ask: u64,
     waiters: HashMap<ReadKey, Vec<Waiter>>,
@@ -134,6 +148,10 @@ pub(super) async fn run(parts: HubParts) {
         replays: VecDeque::new(),
         changed: HashMap::new(),
         asked: HashMap::new(),
+        registration: parts.registration,
+        recovery_ms: u32::try_from(parts.recovery_window.as_millis()).unwrap_or(u32::MAX),
+        recoveries: HashMap::new(),
+        furthest: Position { epoch: Epoch::default(), seq: 0, check: 0 },
         next_ask: 0,
         waiters: HashMap::new(),
         second: 0,

@@ -1,26 +1,45 @@
 //! Memberships that begin. A join is answered at an instant when its room is live and its replay
 //! reaches the room's position: everything behind the answer in the shard's inbox comes after it.
 
-use super::encode;
 use super::hub::{Hub, Waiter};
+use super::replay::{AGAIN, Replay, Step};
+use super::requests::Asked;
 use crate::bridge::{ConnKey, Joined, Reply, RoomId, Variant};
-use crate::feed::sequencer::{Millis, ResetReason, Sequencer, Stored};
+use crate::feed::sequencer::{Millis, ResetReason};
 use crate::upstream::read::ReadKey;
-use bytes::Bytes;
+use crate::wire::Mark;
 use plaza_proto::code::Code;
 use plaza_proto::fanout::ReadResponse;
 use plaza_proto::position::Position;
-use plaza_proto::session::{JoinRoom, Op, op};
+use plaza_proto::session::{JoinRoom, LeaveRoom, Op, op};
 use std::sync::Arc;
 
 /// A join that is not answered by then fails.
 const DEADLINE: Millis = 10_000;
-/// Events of one replay at most; more is `trimmed`, as a room keeps no more by default.
-const REPLAY: usize = 1_000;
-/// A read that failed, or that brought nothing new, is made again after this, in milliseconds.
-const AGAIN: Millis = 100;
-/// Answers in a row that end before what the room has delivered; more, and those events are gone.
-const SHORT_ANSWERS: u32 = 20;
+
+/// What a join leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Answered by [`Reply::Joined`].
+    Join,
+    /// Answered by [`Reply::Opened`].
+    Open,
+    /// One room of a session that continues: all of them are entered at one instant.
+    Recover,
+}
+
+/// Whether the membership is in the session's record, from which another edge would continue it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    /// It must be before the join is answered.
+    Due,
+    /// It is on its way.
+    Asked,
+    /// It is, from this position on.
+    Kept(Position),
+    /// It may follow.
+    Follows,
+}
 
 /// A join that waits.
 #[derive(Debug)]
@@ -28,49 +47,23 @@ pub(super) struct Joining {
     pub(super) to: ConnKey,
     pub(super) id: u32,
     pub(super) variant: Variant,
-    /// Answered by `Opened` rather than by `Joined`.
-    pub(super) opens: bool,
+    pub(super) purpose: Purpose,
     pub(super) deadline: Millis,
     pub(super) replay: Option<Replay>,
-}
-
-/// What a member missed, gathered until it reaches the room's position.
-#[derive(Debug)]
-pub(super) struct Replay {
-    after: Position,
-    /// Events after `after`, without gap.
-    events: Vec<Stored>,
-    /// The event at `after` was seen, and is the one that was meant.
-    checked: bool,
-    reading: bool,
-    /// No read before this.
-    pause: Millis,
-    /// Answers in a row that ended before what the room has delivered.
-    short: u32,
-    reset: Option<ResetReason>,
-}
-
-impl Replay {
-    /// What comes after this position.
-    pub(super) fn new(after: Position) -> Self {
-        Self { after, events: Vec::new(), checked: after.check == 0, reading: false, pause: 0, short: 0, reset: None }
-    }
-
-    fn end(&self) -> u64 {
-        self.events.last().map_or(self.after.seq, |event| event.seq)
-    }
+    record: Record,
 }
 
 impl Joining {
-    pub(super) fn new(
-        to: ConnKey,
-        id: u32,
-        variant: Variant,
-        opens: bool,
-        after: Option<Position>,
-        now: Millis,
-    ) -> Self {
-        Self { to, id, variant, opens, deadline: now + DEADLINE, replay: after.map(Replay::new) }
+    /// `recorded`: the session can be continued from its record.
+    pub(super) fn new(to: ConnKey, id: u32, variant: Variant, purpose: Purpose, recorded: bool, now: Millis) -> Self {
+        let due = recorded && variant.is_socket_io() && purpose != Purpose::Recover;
+        let record = if due { Record::Due } else { Record::Follows };
+        Self { to, id, variant, purpose, deadline: now + DEADLINE, replay: None, record }
+    }
+
+    /// With what was missed.
+    pub(super) fn with(self, replay: Option<Replay>) -> Self {
+        Self { replay, ..self }
     }
 }
 
@@ -81,65 +74,103 @@ impl Hub {
         if room.joining.is_empty() || !room.sequencer.is_joinable() {
             return;
         }
-        let mut waiting = std::mem::take(&mut room.joining);
-        let mut reads: Vec<ReadKey> = Vec::new();
-        let mut ready = Vec::new();
         let now = self.now;
-        waiting.retain_mut(|joining| {
-            if room.shards[usize::from(joining.to.shard)].behind.is_some() {
-                // Older events are still on their way to this shard: a member would get them too.
-                return true;
-            }
-            let Some(replay) = &mut joining.replay else {
-                ready.push((joining.to, joining.id, joining.opens, joining.variant, None));
-                return false;
-            };
-            match advance(replay, &room.sequencer) {
-                Step::Ready => {
-                    let replay = joining.replay.take();
-                    ready.push((joining.to, joining.id, joining.opens, joining.variant, replay));
-                    false
+        let mut waiting = std::mem::take(&mut room.joining);
+        let (mut reads, mut hint, mut asks, mut recoveries) = (Vec::new(), 0, Vec::new(), Vec::new());
+        let ready: Vec<Joining> = waiting
+            .extract_if(.., |joining| {
+                if room.shards[usize::from(joining.to.shard)].behind.is_some() {
+                    // Older events are still on their way to this shard: a member would get them too.
+                    return false;
                 }
-                Step::Read(seq) => {
-                    if !replay.reading && replay.pause <= now {
-                        replay.reading = true;
+                match joining.replay.as_mut().map_or(Step::Ready, |replay| replay.advance(&room.sequencer, now)) {
+                    Step::Ready => {}
+                    Step::Read(seq) => {
                         let room = room.name.clone();
                         reads.push(ReadKey { room, before: false, seq, at_least: 0, limit: 128 });
+                        return false;
                     }
-                    true
+                    Step::Hint(seq) => {
+                        hint = hint.max(seq);
+                        return false;
+                    }
+                    Step::Wait => return false,
                 }
-            }
-        });
+                if joining.purpose == Purpose::Recover {
+                    recoveries.push(joining.to);
+                } else if joining.record == Record::Due {
+                    joining.record = Record::Asked;
+                    asks.push((joining.to, joining.id, room.shown));
+                }
+                matches!(joining.record, Record::Kept(_) | Record::Follows) && joining.purpose != Purpose::Recover
+            })
+            .collect();
         room.joining = waiting;
         for key in reads {
             self.read(key, Waiter::Joins(id));
         }
-        for (to, request, opens, variant, replay) in ready {
-            self.enter(id, to, request, opens, variant, replay.as_ref());
+        for joining in ready {
+            self.enter(id, &joining);
+        }
+        for (to, request, position) in asks {
+            self.record_join(id, to, request, position);
+        }
+        for key in recoveries {
+            self.finish_recovery(key);
+        }
+        if hint > 0 {
+            self.with_sequencer(id, |sequencer, now, out| sequencer.on_hint(hint, now, out));
+        }
+    }
+
+    /// Writes a membership into the session's record, before anybody is told of it.
+    fn record_join(&mut self, id: RoomId, to: ConnKey, request: u32, position: Position) {
+        let (Some(room), Some(conn)) = (self.rooms.get(id), self.conns.get(to)) else { return };
+        let join = JoinRoom {
+            session_id: conn.identity.session.to_string(),
+            room: room.name.as_str().to_owned(),
+            position: position.to_string(),
+        };
+        let asked = Asked::Join { to, id: request, room: id, born: room.born, position };
+        if let Err(code) = self.ask(op::Op::Join(join), asked) {
+            self.fail_join(id, to, request, code);
+        }
+    }
+
+    /// A membership is in the record, or could not be written.
+    pub(super) fn on_recorded(
+        &mut self,
+        (to, request): (ConnKey, u32),
+        (id, born): (RoomId, u64),
+        position: Position,
+        result: Result<(), Code>,
+    ) {
+        let Some(room) = self.rooms.get_mut(id).filter(|room| room.born == born) else { return };
+        let Some(joining) = room.joining.iter_mut().find(|joining| joining.to == to && joining.id == request) else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                joining.record = Record::Kept(position);
+                self.finish_joins(id);
+            }
+            Err(code) => self.fail_join(id, to, request, code),
         }
     }
 
     /// A read for joins has an answer.
     pub(super) fn on_replay(&mut self, id: RoomId, key: &ReadKey, result: &Result<Arc<ReadResponse>, Code>) {
-        let now = self.now;
         let Some(room) = self.rooms.get_mut(id) else { return };
-        let mut pauses = false;
+        let (now, mut pauses) = (self.now, false);
         for replay in room.joining.iter_mut().filter_map(|joining| joining.replay.as_mut()) {
-            if !replay.reading || key.seq != wanted(replay) {
-                continue;
-            }
-            replay.reading = false;
-            let is_short = match result {
-                Ok(answer) => {
-                    take(replay, answer);
-                    is_short(replay, answer, &room.sequencer)
-                }
-                // Nothing is known to be lost: the events may come with the next answer.
-                Err(_) => true,
-            };
-            if is_short {
-                replay.pause = now + AGAIN;
-                pauses = true;
+            if replay.awaits(key.seq) {
+                pauses |= match result {
+                    Ok(answer) => replay.take(answer, &room.sequencer, now),
+                    Err(_) => {
+                        replay.unread(now);
+                        true
+                    }
+                };
             }
         }
         if pauses {
@@ -157,24 +188,38 @@ impl Hub {
         }
     }
 
-    fn enter(&mut self, id: RoomId, to: ConnKey, request: u32, opens: bool, variant: Variant, replay: Option<&Replay>) {
+    fn enter(&mut self, id: RoomId, joining: &Joining) {
+        let Joining { to, id: request, variant, purpose, ref replay, record, .. } = *joining;
         let Some(room) = self.rooms.get_mut(id) else { return };
         let Some(conn) = self.conns.get_mut(to) else { return };
         conn.joining.retain(|name| *name != room.name);
         room.enter(to, variant);
-        conn.rooms.push(id);
         let position = room.shown;
-        let reset = replay.and_then(|replay| replay.reset);
+        let kept = if let Record::Kept(position) = record { position } else { position };
+        conn.rooms.push((id, kept));
+        let reset = replay.as_ref().and_then(Replay::reset);
         let recovered = replay.is_some() && reset.is_none();
+        let mark = if self.recovery_ms > 0 { Mark::Aside } else { Mark::None };
         let frames = match replay {
-            Some(replay) if recovered => replay_frames(room, replay, variant),
+            Some(replay) if recovered => {
+                replay.frames(room, variant, mark).into_iter().map(|(_, frame)| frame).collect()
+            }
             _ => Vec::new(),
         };
-        let (session, name) = (conn.identity.session, room.name.clone());
+        if record == Record::Follows {
+            self.session.owe(Op {
+                op: Some(op::Op::Join(JoinRoom {
+                    session_id: conn.identity.session.to_string(),
+                    room: room.name.as_str().to_owned(),
+                    position: position.to_string(),
+                })),
+            });
+        }
+        let name = room.name.clone();
         self.appear(to, id);
         let Some(room) = self.rooms.get(id) else { return };
         let joined = Joined {
-            room: name.clone(),
+            room: name,
             id,
             position,
             members: room.present(),
@@ -182,145 +227,44 @@ impl Hub {
             replay: frames,
             reset: reset.map(ResetReason::as_str),
         };
-        let reply = if opens {
-            Reply::Opened { username: None, resumed: false, ticket: None, joined: Some(joined) }
+        if purpose == Purpose::Open {
+            self.opened(to, request, false, vec![joined], bytes::Bytes::new());
         } else {
-            Reply::Joined(joined)
-        };
-        self.reply(to, request, reply);
-        self.session.owe(Op {
-            op: Some(op::Op::Join(JoinRoom {
-                session_id: session.to_string(),
-                room: name.as_str().to_owned(),
-                position: position.to_string(),
-            })),
-        });
+            self.reply(to, request, Reply::Joined(joined));
+        }
         self.check_tail_soon(id);
     }
 
     /// Joins that have waited too long fail.
     pub(super) fn expire_joins(&mut self) {
         let now = self.now;
-        let mut failed = Vec::new();
-        for room in self.rooms.iter_mut().filter(|room| !room.joining.is_empty()) {
-            room.joining.retain(|joining| {
-                let keep = now < joining.deadline;
-                if !keep {
-                    failed.push((joining.to, joining.id, joining.opens, room.id, room.name.clone()));
-                }
-                keep
-            });
+        let mut late = Vec::new();
+        for room in self.rooms.iter().filter(|room| !room.joining.is_empty()) {
+            let joins = room.joining.iter().filter(|joining| now >= joining.deadline);
+            late.extend(joins.map(|joining| (room.id, joining.to, joining.id)));
         }
-        for (to, id, opens, room, name) in failed {
-            if let Some(conn) = self.conns.get_mut(to) {
-                conn.joining.retain(|waiting| *waiting != name);
+        for (room, to, id) in late {
+            self.fail_join(room, to, id, Code::Unavailable);
+        }
+    }
+
+    /// A join comes to nothing; with the first one, or one of a session that continues, so does the session.
+    fn fail_join(&mut self, room: RoomId, to: ConnKey, id: u32, code: Code) {
+        let Some(place) = self.rooms.get_mut(room) else { return };
+        let Some(at) = place.joining.iter().position(|joining| joining.to == to && joining.id == id) else { return };
+        let failed = place.joining.swap_remove(at);
+        let name = place.name.clone();
+        if let Some(conn) = self.conns.get_mut(to) {
+            conn.joining.retain(|waiting| *waiting != name);
+            if failed.purpose == Purpose::Join && failed.record != Record::Follows {
+                let leave = LeaveRoom { session_id: conn.identity.session.to_string(), room: name.as_str().to_owned() };
+                self.session.owe(Op { op: Some(op::Op::Leave(leave)) });
             }
-            if opens {
-                self.close_session(to);
-            }
-            self.release_later(room);
-            self.fail(to, id, Code::Unavailable, Code::Unavailable.english());
         }
-    }
-}
-
-enum Step {
-    Ready,
-    /// Events after this sequence are needed.
-    Read(u64),
-}
-
-fn wanted(replay: &Replay) -> u64 {
-    if replay.checked { replay.end() } else { replay.after.seq.saturating_sub(1) }
-}
-
-/// Brings a replay as far as the ring allows.
-fn advance(replay: &mut Replay, sequencer: &Sequencer) -> Step {
-    let position = sequencer.position();
-    if replay.reset.is_none() && replay.after.epoch != position.epoch {
-        replay.reset = Some(ResetReason::Epoch);
-    }
-    if replay.reset.is_some() {
-        return Step::Ready;
-    }
-    if !replay.checked {
-        match sequencer.id_at(replay.after.seq) {
-            Some(id) if id.check() == replay.after.check => replay.checked = true,
-            Some(_) => {
-                replay.reset = Some(ResetReason::RolledBack);
-                return Step::Ready;
-            }
-            None => return Step::Read(wanted(replay)),
+        if failed.purpose != Purpose::Join {
+            self.close_session(to, failed.purpose == Purpose::Recover);
         }
+        self.release_later(room);
+        self.fail(to, id, code, code.english());
     }
-    if replay.end() < position.seq {
-        let Some(rest) = sequencer.since(replay.end()) else { return Step::Read(wanted(replay)) };
-        replay.events.extend(rest.cloned());
-    }
-    // A read may be ahead of the room here: those events come as deliveries.
-    replay.events.retain(|event| event.seq <= position.seq);
-    if replay.events.len() > REPLAY {
-        replay.reset = Some(ResetReason::Trimmed);
-    }
-    Step::Ready
-}
-
-/// Adds a page to a replay.
-fn take(replay: &mut Replay, answer: &ReadResponse) {
-    let Some((epoch, events)) = crate::feed::sequencer::parse(answer) else {
-        replay.reset = Some(ResetReason::Unavailable);
-        return;
-    };
-    if epoch != replay.after.epoch {
-        replay.reset = Some(ResetReason::Epoch);
-        return;
-    }
-    let mut events = events.into_iter();
-    if !replay.checked {
-        match events.next() {
-            Some(event) if event.seq == replay.after.seq && event.id.check() == replay.after.check => {
-                replay.checked = true;
-            }
-            Some(event) if event.seq == replay.after.seq => replay.reset = Some(ResetReason::RolledBack),
-            _ if answer.last_seq < replay.after.seq => replay.reset = Some(ResetReason::RolledBack),
-            _ => replay.reset = Some(ResetReason::Trimmed),
-        }
-    } else if answer.trimmed {
-        replay.reset = Some(ResetReason::Trimmed);
-    }
-    if replay.reset.is_some() {
-        return;
-    }
-    replay.events.extend(events);
-    if replay.events.len() > REPLAY {
-        replay.reset = Some(ResetReason::Trimmed);
-    }
-}
-
-/// Whether an answer ends before what the room has delivered, and the ring does not have the rest: a
-/// replica that is behind. When it stays so, the events are gone. An answer may also be older than the
-/// newest deliveries without being short: those are in the ring.
-fn is_short(replay: &mut Replay, answer: &ReadResponse, sequencer: &Sequencer) -> bool {
-    let is_short = replay.reset.is_none()
-        && answer.complete
-        && replay.end() < sequencer.position().seq
-        && sequencer.since(replay.end()).is_none();
-    replay.short = if is_short { replay.short + 1 } else { 0 };
-    if replay.short > SHORT_ANSWERS {
-        replay.reset = Some(ResetReason::Unavailable);
-    }
-    is_short
-}
-
-fn replay_frames(room: &super::room::Room, replay: &Replay, variant: Variant) -> Vec<Bytes> {
-    let mut previous = replay.after;
-    let mut frames = Vec::with_capacity(replay.events.len());
-    for event in replay.events.iter().filter_map(|stored| encode::decode(stored, replay.after.epoch)) {
-        let frame = encode::event(&room.name, &event, previous, variant);
-        previous = event.position;
-        if !frame.is_empty() {
-            frames.push(frame);
-        }
-    }
-    frames
 }

@@ -7,7 +7,11 @@
 //! | `conns` | connections as the hub knows them |
 //! | `room` | a room: its sequencer, its members by shard and variant, its users |
 //! | `requests` | what connections want |
-//! | `joins` | memberships that begin, with their replays |
+//! | `joins` | memberships that begin |
+//! | `replay` | what a member missed, gathered from ring and store |
+//! | `recovery` | sessions that continue here, with all their rooms |
+//! | `ticket` | signed names of sessions, for Plaza's own protocol |
+//! | `late` | events that would move a Socket.IO client's offset back |
 //! | `encode` | events as frames |
 //! | `deliver` | what a sequencer asks for; events to shards |
 //! | `presence` | who is in which room, told to the session service |
@@ -33,9 +37,13 @@ mod deliver;
 mod encode;
 mod hub;
 mod joins;
+mod late;
 mod presence;
+mod recovery;
+mod replay;
 mod requests;
 mod room;
+mod ticket;
 mod watch;
 
 /// Requests that may wait for the hub.
@@ -81,7 +89,9 @@ pub fn start(
         ends,
         outcomes: news,
         reader: Reader::new(fanout, session.clone(), context.clone()),
-        session: SessionLink::start(config.name.clone(), advertise_addr, session, registration, context),
+        session: SessionLink::start(config.name.clone(), advertise_addr, session, registration.clone(), context),
+        registration,
+        recovery_window: config.recovery_window,
         feed_cache_bytes: config.feed_cache_bytes,
         metrics,
         readiness: readiness.clone(),

@@ -41,7 +41,7 @@ impl Hub {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let first = conn.username.replace(username.clone()).is_none();
         let (rooms, user_id) = (conn.rooms.clone(), conn.user_id.clone());
-        for id in rooms {
+        for (id, _) in rooms {
             if first {
                 self.appear(key, id);
             } else if let Some(user) = self.rooms.get_mut(id).and_then(|room| room.users.get_mut(&user_id)) {
@@ -74,6 +74,8 @@ impl Hub {
     /// Tells everything again, under a new lease: sessions with their names and rooms, then who is present.
     pub(super) fn assert_all(&mut self) {
         self.session.forget_owed();
+        // The session service may have begun to count anew.
+        self.conns.iter_mut().for_each(|conn| conn.generation = 0);
         for conn in self.conns.iter().filter(|conn| conn.open) {
             for op in super::requests::session_ops(conn, &self.rooms) {
                 self.session.owe(op);

@@ -2,13 +2,17 @@
 
 use super::conns::{Conn, MAX_ROOMS};
 use super::hub::{Hub, Waiter};
-use super::joins::Joining;
+use super::joins::{Joining, Purpose};
+use super::recovery::Resuming;
+use super::replay::Replay;
 use super::room::Rooms;
 use crate::bridge::Op as Wish;
-use crate::bridge::{ConnKey, HistoryFrom, Inbound, Joined, Reply, Request, RoomId, Variant};
+use crate::bridge::{ConnKey, HistoryFrom, Inbound, Joined, Reply, Request, RoomId, SessionId, Variant};
 use crate::feed::sequencer;
 use crate::upstream::publish::{Origin, Resolved};
 use crate::upstream::read::ReadKey;
+use crate::upstream::session::Applied;
+use bytes::Bytes;
 use plaza_proto::code::Code;
 use plaza_proto::event::Event;
 use plaza_proto::event::event::Kind;
@@ -16,7 +20,7 @@ use plaza_proto::fanout::publish_item::Target;
 use plaza_proto::fanout::{PublishItem, ReadResponse};
 use plaza_proto::ids::{MessageId, RoomName};
 use plaza_proto::position::Position;
-use plaza_proto::session::{Close, JoinRoom, LeaveRoom, ListMembersResponse, Op, Open, Rename, Session, op};
+use plaza_proto::session::{Close, JoinRoom, LeaveRoom, ListMembersResponse, Op, Open, Rename, op};
 use std::sync::Arc;
 
 /// Members that an answer to [`Wish::Who`] names.
@@ -29,13 +33,29 @@ pub(super) enum Asked {
     Open(ConnKey, u32, Option<RoomName>),
     /// A connection takes a name.
     Rename(ConnKey, u32),
+    /// A connection continues an earlier session.
+    Recover(Resuming),
+    /// A membership is written into the session's record.
+    Join {
+        /// Who joins.
+        to: ConnKey,
+        /// The request's id.
+        id: u32,
+        /// The room.
+        room: RoomId,
+        /// Which room of this number.
+        born: u64,
+        /// From where a replay would begin.
+        position: Position,
+    },
 }
 
 impl Asked {
     /// Whose request it is.
     fn from(&self) -> (ConnKey, u32) {
         match self {
-            Self::Open(key, id, _) | Self::Rename(key, id) => (*key, *id),
+            Self::Open(key, id, _) | Self::Rename(key, id) | Self::Join { to: key, id, .. } => (*key, *id),
+            Self::Recover(resuming) => resuming.from(),
         }
     }
 }
@@ -47,19 +67,17 @@ impl Hub {
             self.traces.begin(from, id, root, &op);
         }
         match op {
-            Wish::Open { room, resume: _ } => {
-                if self.conns.insert(from, identity) {
-                    self.open(from, id, room);
-                } else {
-                    self.fail(from, id, Code::BadRequest, "the session is open already");
-                }
-            }
-            Wish::Close { rooms: _, recoverable: _ } => self.close_session(from),
+            Wish::Open { room, resume } => match (self.conns.insert(from, identity), resume) {
+                (true, None) => self.open(from, id, room),
+                (true, Some(resume)) => self.resume(from, id, room, resume),
+                (false, _) => self.fail(from, id, Code::BadRequest, "the session is open already"),
+            },
+            Wish::Close { rooms: _, recoverable } => self.close_session(from, recoverable),
             _ if self.conns.get(from).is_none_or(|conn| !conn.open) => {
                 self.fail(from, id, Code::BadRequest, "the session is not open yet");
             }
             Wish::SetUsername { username } => self.set_username(from, id, username),
-            Wish::Join { room, after, username: _ } => self.join(from, id, &room, after, false),
+            Wish::Join { room, after, username: _ } => self.join(from, id, &room, after, Purpose::Join),
             Wish::Leave { room } => self.leave(from, id, room),
             Wish::Publish { room, event, retry, trace: _ } => self.publish(from, id, room, *event, retry),
             Wish::Typing { room, username } => self.typing(from, room, &username),
@@ -73,7 +91,7 @@ impl Hub {
 
     /// The room's name, when this connection is a member.
     fn member_of(&self, key: ConnKey, id: RoomId) -> Option<RoomName> {
-        self.conns.get(key)?.rooms.contains(&id).then(|| self.rooms.get(id).map(|room| room.name.clone()))?
+        self.conns.get(key)?.is_in(id).then(|| self.rooms.get(id).map(|room| room.name.clone()))?
     }
 
     pub(super) fn reply(&mut self, to: ConnKey, id: u32, mut reply: Reply) {
@@ -93,7 +111,7 @@ impl Hub {
         self.reply(to, id, Reply::Failed { code, message: message.into() });
     }
 
-    fn ask(&mut self, op: op::Op, asked: Asked) -> Result<(), Code> {
+    pub(super) fn ask(&mut self, op: op::Op, asked: Asked) -> Result<(), Code> {
         self.next_ask += 1;
         let context = self.traces.context(asked.from().0, asked.from().1);
         self.session.ask(Op { op: Some(op) }, self.next_ask, context)?;
@@ -101,9 +119,13 @@ impl Hub {
         Ok(())
     }
 
-    fn open(&mut self, key: ConnKey, id: u32, room: Option<RoomName>) {
-        let Some(conn) = self.conns.get(key) else { return };
-        if let Err(code) = self.ask(op::Op::Open(open_op(conn)), Asked::Open(key, id, room)) {
+    /// Stores a new session.
+    pub(super) fn open(&mut self, key: ConnKey, id: u32, room: Option<RoomName>) {
+        let recoverable = self.recovery_ms > 0;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.pid = recoverable.then(SessionId::random);
+        let open = open_op(conn, conn.pid);
+        if let Err(code) = self.ask(op::Op::Open(open), Asked::Open(key, id, room)) {
             self.conns.remove(key);
             self.fail(key, id, code, code.english());
         }
@@ -118,36 +140,44 @@ impl Hub {
     }
 
     /// The session service has applied something, or has not.
-    pub(super) fn on_applied(&mut self, tag: u64, result: Result<Option<Session>, (Code, String)>) {
+    pub(super) fn on_applied(&mut self, tag: u64, result: Result<Applied, (Code, String)>) {
         self.session.answered();
         match (self.asked.remove(&tag), result) {
-            (Some(Asked::Open(key, id, room)), Ok(_)) => match (self.conns.get_mut(key), room) {
+            (Some(Asked::Open(key, id, room)), Ok(Applied { session, .. })) => {
                 // Closed before it was open: the close came to nothing then.
-                (None, _) => {}
-                (Some(conn), Some(room)) => {
-                    conn.open = true;
-                    self.join(key, id, &room, None, true);
+                let Some(conn) = self.conns.get_mut(key) else { return };
+                conn.open = true;
+                conn.generation = session.map_or(0, |session| session.generation);
+                match room {
+                    Some(room) => self.join(key, id, &room, None, Purpose::Open),
+                    None => self.opened(key, id, false, Vec::new(), Bytes::new()),
                 }
-                (Some(conn), None) => {
-                    conn.open = true;
-                    self.reply(key, id, Reply::Opened { username: None, resumed: false, ticket: None, joined: None });
-                }
-            },
+            }
             (Some(Asked::Open(key, id, _)), Err((code, message))) => {
-                self.close_session(key);
+                self.close_session(key, false);
                 self.fail(key, id, code, message);
             }
-            (Some(Asked::Rename(key, id)), Ok(session)) => {
+            (Some(Asked::Rename(key, id)), Ok(Applied { session, .. })) => {
                 let username: Arc<str> = session.map(|session| session.username).unwrap_or_default().into();
                 self.rename(key, &username);
                 self.reply(key, id, Reply::Renamed(username));
             }
             (Some(Asked::Rename(key, id)), Err((code, message))) => self.fail(key, id, code, message),
+            (Some(Asked::Recover(resuming)), result) => self.on_recover(resuming, result),
+            (Some(Asked::Join { to, id, room, born, position }), result) => {
+                let result = result.map(|_| ()).map_err(|(code, _)| code);
+                self.on_recorded((to, id), (room, born), position, result);
+            }
             (None, _) => {}
         }
     }
 
-    fn join(&mut self, key: ConnKey, id: u32, name: &RoomName, after: Option<Position>, opens: bool) {
+    /// Some connection waits to continue a session that may be on its way here already.
+    pub(super) fn is_resuming(&self) -> bool {
+        self.asked.values().any(|asked| matches!(asked, Asked::Recover(_)))
+    }
+
+    fn join(&mut self, key: ConnKey, id: u32, name: &RoomName, after: Option<Position>, purpose: Purpose) {
         let now = self.now;
         let Some(conn) = self.conns.get(key) else { return };
         if conn.rooms.len() + conn.joining.len() >= MAX_ROOMS {
@@ -156,9 +186,9 @@ impl Hub {
         if conn.joining.contains(name) {
             return self.fail(key, id, Code::BadRequest, "a join of this room is on its way already");
         }
-        let variant = conn.identity.variant;
+        let (variant, recorded) = (conn.identity.variant, conn.pid.is_some());
         if let Some(room) = self.rooms.named(name).and_then(|room| self.rooms.get(room))
-            && conn.rooms.contains(&room.id)
+            && conn.is_in(room.id)
         {
             let joined = Joined {
                 room: name.clone(),
@@ -176,13 +206,14 @@ impl Hub {
             conn.joining.push(name.clone());
         }
         if let Some(room) = self.rooms.get_mut(room) {
-            room.joining.push(Joining::new(key, id, variant, opens, after, now));
+            let joining = Joining::new(key, id, variant, purpose, recorded, now);
+            room.joining.push(joining.with(after.map(Replay::new)));
         }
         self.finish_joins(room);
     }
 
     /// The room of this name; begins to hear it when nobody here did.
-    fn room(&mut self, name: &RoomName) -> RoomId {
+    pub(super) fn room(&mut self, name: &RoomName) -> RoomId {
         if let Some(id) = self.rooms.named(name) {
             return id;
         }
@@ -198,7 +229,7 @@ impl Hub {
             return self.fail(key, id, Code::NotJoined, Code::NotJoined.english());
         };
         let Some(conn) = self.conns.get_mut(key) else { return };
-        conn.rooms.retain(|joined| *joined != room);
+        conn.rooms.retain(|(joined, _)| *joined != room);
         let leave = LeaveRoom { session_id: conn.identity.session.to_string(), room: name.as_str().to_owned() };
         let (variant, user_id, named) = (conn.identity.variant, conn.user_id.clone(), conn.username.is_some());
         self.session.owe(Op { op: Some(op::Op::Leave(leave)) });
@@ -213,23 +244,41 @@ impl Hub {
         self.release_later(id);
     }
 
-    /// A connection is gone: its memberships and its half-done joins with it.
-    pub(super) fn close_session(&mut self, key: ConnKey) {
-        let Some(conn) = self.conns.remove(key) else { return };
+    /// A connection is gone: its memberships and its half-done joins with it. `recoverable`: its session
+    /// can be continued for a while.
+    pub(super) fn close_session(&mut self, key: ConnKey, recoverable: bool) {
+        let Some(conn) = self.forget(key) else { return };
+        let recoverable = recoverable && conn.open && conn.pid.is_some();
+        let close = Close {
+            session_id: conn.identity.session.to_string(),
+            generation: conn.generation,
+            recoverable_ms: if recoverable { self.recovery_ms } else { 0 },
+        };
+        self.session.owe(Op { op: Some(op::Op::Close(close)) });
+    }
+
+    /// Forgets a connection and where it is a member.
+    pub(super) fn forget(&mut self, key: ConnKey) -> Option<Box<Conn>> {
+        self.leave_queues(key);
+        self.recoveries.remove(&key);
+        let conn = self.conns.remove(key)?;
         self.traces.forget(key);
-        for name in &conn.joining {
-            let Some(id) = self.rooms.named(name) else { continue };
+        for &(room, _) in &conn.rooms {
+            self.part(key, room, conn.identity.variant);
+            self.vanish(&conn.user_id, conn.username.is_some(), room);
+        }
+        Some(conn)
+    }
+
+    /// A connection no longer waits to enter any room.
+    pub(super) fn leave_queues(&mut self, key: ConnKey) {
+        let joining = self.conns.get_mut(key).map(|conn| std::mem::take(&mut conn.joining)).unwrap_or_default();
+        for id in joining.iter().filter_map(|name| self.rooms.named(name)).collect::<Vec<_>>() {
             if let Some(room) = self.rooms.get_mut(id) {
                 room.joining.retain(|joining| joining.to != key);
             }
             self.release_later(id);
         }
-        for &room in &conn.rooms {
-            self.part(key, room, conn.identity.variant);
-            self.vanish(&conn.user_id, conn.username.is_some(), room);
-        }
-        let close = Close { session_id: conn.identity.session.to_string(), generation: 0, recoverable_ms: 0 };
-        self.session.owe(Op { op: Some(op::Op::Close(close)) });
     }
 
     fn publish(&mut self, key: ConnKey, id: u32, room: RoomId, mut event: Event, retry: bool) {
@@ -357,7 +406,8 @@ impl Hub {
     }
 }
 
-fn open_op(conn: &Conn) -> Open {
+/// A session as it is told to the session service.
+pub(super) fn open_op(conn: &Conn, pid: Option<SessionId>) -> Open {
     let protocol = match conn.identity.variant {
         Variant::TextZh | Variant::TextEn | Variant::Event => "socketio",
         Variant::PlazaJson => "plaza-json",
@@ -367,7 +417,7 @@ fn open_op(conn: &Conn) -> Open {
         session_id: conn.identity.session.to_string(),
         user_id: conn.user_id.to_string(),
         protocol: protocol.to_owned(),
-        pid: String::new(),
+        pid: pid.map(|pid| pid.to_string()).unwrap_or_default(),
         username: conn.username.as_deref().unwrap_or_default().to_owned(),
     }
 }
@@ -375,12 +425,12 @@ fn open_op(conn: &Conn) -> Open {
 /// What tells a session anew: itself, its name, its rooms.
 pub(super) fn session_ops(conn: &Conn, rooms: &Rooms) -> Vec<Op> {
     let session_id = conn.identity.session.to_string();
-    let mut ops = vec![Op { op: Some(op::Op::Open(open_op(conn))) }];
-    for room in conn.rooms.iter().filter_map(|id| rooms.get(*id)) {
+    let mut ops = vec![Op { op: Some(op::Op::Open(open_op(conn, conn.pid))) }];
+    for (room, position) in conn.rooms.iter().filter_map(|(id, position)| Some((rooms.get(*id)?, position))) {
         let join = JoinRoom {
             session_id: session_id.clone(),
             room: room.name.as_str().to_owned(),
-            position: room.shown.to_string(),
+            position: position.to_string(),
         };
         ops.push(Op { op: Some(op::Op::Join(join)) });
     }

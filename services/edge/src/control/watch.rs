@@ -198,11 +198,19 @@ impl Hub {
     pub(super) fn on_command(&mut self, command: Command) {
         match command.command {
             Some(Order::Close(close)) => {
-                if let Some(to) = self.conns.of_session(&close.session_id)
-                    && let Some(conn) = self.conns.get(to)
-                {
-                    let (session, reason) = (conn.identity.session, close.reason.into());
-                    self.outlets[usize::from(to.shard)].send(Inbound::Control(Control::Close { to, session, reason }));
+                let held = self.conns.of_session(&close.session_id).and_then(|to| Some((to, self.conns.get(to)?)));
+                match held {
+                    // Of an earlier generation: the session has come back here meanwhile.
+                    Some((_, conn)) if close.generation != 0 && conn.generation > close.generation => {}
+                    Some((to, _)) if close.replaced => self.replace(to),
+                    Some((to, conn)) => {
+                        let (session, reason) = (conn.identity.session, close.reason.into());
+                        let control = Control::Close { to, session, reason };
+                        self.outlets[usize::from(to.shard)].send(Inbound::Control(control));
+                    }
+                    // Its result may be behind this command: it comes again with the next heartbeat.
+                    None if self.is_resuming() => return,
+                    None => {}
                 }
                 self.session.confirm(command.id);
             }

@@ -172,6 +172,7 @@ impl Core {
         match action {
             Action::Send(packet) => self.send(index, packet),
             Action::SendFrames(frames) => self.send_frames(index, &frames),
+            Action::Recovered { reply, missed } => self.recovered(index, reply, &missed),
             Action::Ping => self.push_private(index, &frame_header(Opcode::Ping, 0)),
             Action::Request { id, identity, op } => {
                 let from = self.slab.key(index);
@@ -194,7 +195,7 @@ impl Core {
         trace::receive(op, polling, || self.upgrades.get(&index).cloned())
     }
 
-    fn send(&mut self, index: u32, packet: Packet) {
+    pub(super) fn send(&mut self, index: u32, packet: Packet) {
         if let Some(polling) = &mut self.slab.at(index).polling {
             if let Err(cause) = polling.send(packet) {
                 self.close(index, &Close { code: None, reason: "too slow", cause });

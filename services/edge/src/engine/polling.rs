@@ -62,6 +62,8 @@ enum Candidate {
 pub struct Polling {
     packets: VecDeque<Packet>,
     bytes: usize,
+    /// Packets and bytes among them that a recovered session is owed at once: not held against it.
+    excused: (usize, usize),
     get: Option<Sender<PollAnswer>>,
     /// A POST is arriving.
     posting: bool,
@@ -77,6 +79,7 @@ impl Default for Polling {
         Self {
             packets: VecDeque::new(),
             bytes: 0,
+            excused: (0, 0),
             get: None,
             posting: false,
             candidate: Candidate::None,
@@ -96,7 +99,8 @@ impl Polling {
         self.bytes += bytes.len();
         self.packets.push_back(packet);
         // One packet may be of any size that the message limit allows.
-        let too_much = self.packets.len() > MAX_PACKETS || (self.packets.len() > 1 && self.bytes > MAX_BYTES);
+        let (packets, bytes) = (self.packets.len() - self.excused.0, self.bytes - self.excused.1);
+        let too_much = packets > MAX_PACKETS || (packets > 1 && bytes > MAX_BYTES);
         if too_much { Err(Cause::Slow) } else { Ok(()) }
     }
 
@@ -104,14 +108,19 @@ impl Polling {
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub fn send_frames(&mut self, mut frames: Bytes) -> Result<(), Cause> {
-        while let Some((opcode, payload)) = read_server_frame(&frames) {
-            let next = payload.end;
-            let payload = frames.slice(payload);
-            self.send(if opcode == Opcode::Binary { Packet::Binary(payload) } else { Packet::Text(payload) })?;
-            frames = frames.slice(next..);
+    pub fn send_frames(&mut self, frames: Bytes) -> Result<(), Cause> {
+        packets(frames).try_for_each(|packet| self.send(packet))
+    }
+
+    /// Queues what a recovered session missed, then the reply to its CONNECT: they leave in one body,
+    /// however many they are.
+    pub fn recovered(&mut self, missed: Bytes, reply: Packet) {
+        for packet in packets(missed).chain([reply]) {
+            let (Packet::Text(bytes) | Packet::Binary(bytes)) = &packet;
+            self.bytes += bytes.len();
+            self.excused = (self.excused.0 + 1, self.excused.1 + bytes.len());
+            self.packets.push_back(packet);
         }
-        Ok(())
     }
 
     /// Lets what waits leave by the waiting GET: after every turn that may have queued something.
@@ -248,9 +257,20 @@ impl Polling {
     }
 
     fn take_packets(&mut self) -> Vec<Packet> {
-        self.bytes = 0;
+        (self.bytes, self.excused) = (0, (0, 0));
         std::mem::take(&mut self.packets).into()
     }
+}
+
+/// Complete server frames as packets; ends at the first that is none.
+fn packets(mut frames: Bytes) -> impl Iterator<Item = Packet> {
+    std::iter::from_fn(move || {
+        let (opcode, payload) = read_server_frame(&frames)?;
+        let next = payload.end;
+        let payload = frames.slice(payload);
+        frames = frames.slice(next..);
+        Some(if opcode == Opcode::Binary { Packet::Binary(payload) } else { Packet::Text(payload) })
+    })
 }
 
 /// Reads a POST's body, packet by packet. `take` hands one to the connection and says whether it goes on.
@@ -426,6 +446,22 @@ mod tests {
         let (verdict, _waiting) = get(&mut polling);
         assert_eq!(verdict, Verdict::Continue, "GETs wait again");
         assert!(polling.hold(two));
+    }
+
+    #[test]
+    fn r10_on_polling_the_missed_events_come_first_and_the_reply_last_in_one_body() {
+        let mut missed = Vec::new();
+        for _ in 0..MAX_PACKETS + 1 {
+            let mut buffer = FrameBuffer::with_capacity(8);
+            buffer.payload().extend_from_slice(b"42[1]");
+            missed.extend_from_slice(&buffer.finish(Opcode::Text));
+        }
+        let mut polling = Polling::default();
+        polling.recovered(missed.into(), text("40{}"));
+        assert_eq!(polling.send(text("4live")), Ok(()), "what it is owed is not held against it");
+        let body = packets(&mut get(&mut polling).1).expect("a body");
+        assert_eq!(body.len(), MAX_PACKETS + 3);
+        assert_eq!(body[MAX_PACKETS..], [text("42[1]"), text("40{}"), text("4live")]);
     }
 
     #[test]

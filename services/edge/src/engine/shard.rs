@@ -219,7 +219,12 @@ impl Core {
                     self.settle(index);
                 }
                 None => {
-                    if let Reply::Joined(joined) | Reply::Opened { joined: Some(joined), .. } = reply {
+                    let rooms = match reply {
+                        Reply::Joined(joined) => vec![joined],
+                        Reply::Opened { rooms, .. } => rooms,
+                        _ => Vec::new(),
+                    };
+                    for joined in rooms {
                         self.disown(to, joined.id);
                     }
                 }
@@ -236,7 +241,7 @@ impl Core {
 
     fn on_control(&mut self, control: &Control) {
         match control {
-            Control::Close { to, .. } | Control::Renamed { to, .. } => {
+            Control::Close { to, .. } | Control::Replaced { to, .. } | Control::Renamed { to, .. } => {
                 if let Some(index) = self.slab.find(*to) {
                     self.enter(index, |connection, now, out| connection.on_control(control, now, out));
                     self.settle(index);

@@ -5,7 +5,7 @@ use super::core::Core;
 use super::outbox::Outbox;
 use super::slot::{NONE, Phase};
 use super::stats::add;
-use crate::conn::{Cause, Close, Millis};
+use crate::conn::{Cause, Close, Millis, Packet};
 use bytes::Bytes;
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -88,6 +88,19 @@ impl Core {
             }
             self.fresh.extend_from_slice(frames);
             self.write_fresh(true);
+        }
+    }
+
+    /// Queues the reply to a CONNECT that continues a session, and what the client missed, in the order
+    /// of its transport.
+    pub(super) fn recovered(&mut self, index: u32, reply: Packet, missed: &Bytes) {
+        if let Some(polling) = &mut self.slab.at(index).polling {
+            polling.recovered(missed.clone(), reply);
+            return;
+        }
+        self.send(index, reply);
+        if !missed.is_empty() && self.slab.get(index).phase == Phase::Open {
+            self.send_frames(index, missed);
         }
     }
 

@@ -15,7 +15,9 @@ use plaza_proto::code::Code;
 use plaza_proto::fanout::{Command, Rejected};
 use plaza_proto::session::edge_lease_service_client::EdgeLeaseServiceClient;
 use plaza_proto::session::op_result::Result as Wire;
-use plaza_proto::session::{ApplyRequest, HeartbeatRequest, Op, OpResult, RegisterRequest, ResumeKey, Session};
+use plaza_proto::session::{
+    ApplyRequest, HeartbeatRequest, Op, OpResult, RegisterRequest, ResumeKey, RoomPosition, Session,
+};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,11 +52,20 @@ pub enum SessionEvent {
         again: bool,
     },
     /// An operation that somebody waits for has a result.
-    Applied(u64, Result<Option<Session>, (Code, String)>),
+    Applied(u64, Result<Applied, (Code, String)>),
     /// Commands that came with a heartbeat.
     Commands(Vec<Command>),
     /// Whether the service answers.
     Reachable(bool),
+}
+
+/// What an operation gave.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// The session as it is now, for those operations that answer with it.
+    pub session: Option<Session>,
+    /// After a recovery: the rooms, and where each one's replay begins.
+    pub positions: Vec<RoomPosition>,
 }
 
 /// One operation on its way.
@@ -407,10 +418,11 @@ async fn call<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::St
     }
 }
 
-fn outcome(result: Option<OpResult>) -> Result<Option<Session>, (Code, String)> {
-    match result.and_then(|result| result.result) {
-        Some(Wire::Session(session)) => Ok(Some(session)),
-        Some(Wire::Done(_)) => Ok(None),
+fn outcome(result: Option<OpResult>) -> Result<Applied, (Code, String)> {
+    let OpResult { result, positions } = result.unwrap_or_default();
+    match result {
+        Some(Wire::Session(session)) => Ok(Applied { session: Some(session), positions }),
+        Some(Wire::Done(_)) => Ok(Applied::default()),
         Some(Wire::Rejected(Rejected { code, message })) => {
             Err((Code::parse(&code).unwrap_or(Code::Internal), message))
         }

@@ -12,22 +12,35 @@ use plaza_proto::ids::RoomName;
 use plaza_proto::position::Position;
 use std::borrow::Cow;
 
+/// What follows the argument of a Socket.IO event. The stock client takes the last argument of an event
+/// for its offset whenever it is a string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Nothing: recovery is off.
+    None,
+    /// The event's position, the offset of a client that has seen it.
+    Offset,
+    /// The event is shown out of the stream's order: a string is followed by `null`, so that the offset
+    /// stays where it is.
+    Aside,
+}
+
 /// Encodes one stored event for every member that uses `variant`.
 ///
-/// `previous` is the position before it in the room (Plaza's own protocol tells it). `offset` is the
-/// Socket.IO recovery offset, the last argument of the event; `None` while recovery is off. Empty
-/// bytes: the variant shows nothing of this event.
+/// `previous` is the position before it in the room (Plaza's own protocol tells it); `mark` is for
+/// Socket.IO. Empty bytes: the variant shows nothing of this event.
 pub fn encode_event(
     variant: Variant,
     room: &RoomName,
     event: &RoomEvent,
     previous: Option<Position>,
-    offset: Option<&str>,
+    mark: Mark,
 ) -> Bytes {
+    let frame = |write: &dyn Fn(&mut Vec<u8>) -> Written| frame(mark, event.position, write);
     match variant {
-        Variant::TextZh => frame(offset, |out| write_line(out, Locale::Zh, event)),
-        Variant::TextEn => frame(offset, |out| write_line(out, Locale::En, event)),
-        Variant::Event => frame(offset, |out| write_object(out, room, event)),
+        Variant::TextZh => frame(&|out| write_line(out, Locale::Zh, event)),
+        Variant::TextEn => frame(&|out| write_line(out, Locale::En, event)),
+        Variant::Event => frame(&|out| write_object(out, room, event)),
         Variant::PlazaJson => plaza::json::event_frame(room, event, previous),
         Variant::PlazaProto => plaza::proto::event_frame(room, event, previous),
     }
@@ -106,14 +119,22 @@ fn write_data(out: &mut Vec<u8>, event: &RoomEvent) -> Written {
     Some(())
 }
 
-fn frame(offset: Option<&str>, write: impl FnOnce(&mut Vec<u8>) -> Written) -> Bytes {
+fn frame(mark: Mark, position: Position, write: &dyn Fn(&mut Vec<u8>) -> Written) -> Bytes {
     let mut buffer = FrameBuffer::with_capacity(256);
     let out = buffer.payload();
     if write(out).is_none() {
         return Bytes::new();
     }
-    if let Some(offset) = offset {
-        write_string(argument(out), offset);
+    match mark {
+        Mark::Offset => {
+            // Base64url needs no escapes.
+            let out = argument(out);
+            out.push(b'"');
+            out.extend_from_slice(&position.encode());
+            out.push(b'"');
+        }
+        Mark::Aside if out.ends_with(b"\"") => argument(out).extend_from_slice(b"null"),
+        Mark::Aside | Mark::None => {}
     }
     out.push(b']');
     buffer.finish(Opcode::Text)
@@ -145,9 +166,9 @@ mod tests {
         RoomEvent { position: Position::of(Epoch([1; 8]), 5, id), id, time: 1_700_000_000_000, event: Arc::new(event) }
     }
 
-    fn shown(variant: Variant, event: &RoomEvent, offset: Option<&str>) -> String {
+    fn shown(variant: Variant, event: &RoomEvent, mark: Mark) -> String {
         let room = RoomName::parse("lobby").expect("a valid name");
-        let frame = encode_event(variant, &room, event, None, offset);
+        let frame = encode_event(variant, &room, event, None, mark);
         let header = match frame.get(1) {
             None => return String::new(),
             Some(126) => 4,
@@ -159,15 +180,18 @@ mod tests {
     #[test]
     fn text_variants_show_the_tutorials_lines() {
         let text = event(Kind::Text, Some(Content::Text("你好 \"<b>\"".into())));
-        assert_eq!(shown(Variant::TextZh, &text, None), r#"42["message","小明:你好 \"<b>\""]"#);
-        assert_eq!(shown(Variant::TextZh, &event(Kind::Left, None), None), r#"42["message","小明 已离开聊天室。"]"#);
+        assert_eq!(shown(Variant::TextZh, &text, Mark::None), r#"42["message","小明:你好 \"<b>\""]"#);
         assert_eq!(
-            shown(Variant::TextEn, &event(Kind::Left, None), None),
+            shown(Variant::TextZh, &event(Kind::Left, None), Mark::None),
+            r#"42["message","小明 已离开聊天室。"]"#
+        );
+        assert_eq!(
+            shown(Variant::TextEn, &event(Kind::Left, None), Mark::None),
             r#"42["message","小明 has left the chat room."]"#
         );
         for silent in [Kind::Joined, Kind::Renamed] {
-            assert_eq!(shown(Variant::TextZh, &event(silent, None), None), "");
-            assert_eq!(shown(Variant::TextEn, &event(silent, None), None), "");
+            assert_eq!(shown(Variant::TextZh, &event(silent, None), Mark::None), "");
+            assert_eq!(shown(Variant::TextEn, &event(silent, None), Mark::None), "");
         }
     }
 
@@ -176,17 +200,17 @@ mod tests {
         let text = event(Kind::Text, Some(Content::Text("hi".into())));
         let (id, position) = (text.id, text.position);
         assert_eq!(
-            shown(Variant::Event, &text, None),
+            shown(Variant::Event, &text, Mark::None),
             format!(
                 r#"42["message",{{"room":"lobby","id":"{id}","position":"{position}","username":"小明","text":"hi","at":1700000000000}}]"#
             )
         );
         assert_eq!(
-            shown(Variant::Event, &event(Kind::Joined, None), None),
+            shown(Variant::Event, &event(Kind::Joined, None), Mark::None),
             r#"42["joined",{"room":"lobby","username":"小明"}]"#
         );
         assert_eq!(
-            shown(Variant::Event, &event(Kind::Left, None), None),
+            shown(Variant::Event, &event(Kind::Left, None), Mark::None),
             r#"42["left",{"room":"lobby","username":"小明"}]"#
         );
     }
@@ -201,18 +225,30 @@ mod tests {
         };
         for variant in [Variant::TextZh, Variant::TextEn, Variant::Event] {
             assert_eq!(
-                shown(variant, &data("price", r#"{"b":1.50,"a":[]}"#), None),
+                shown(variant, &data("price", r#"{"b":1.50,"a":[]}"#), Mark::None),
                 r#"42["price",{"b":1.50,"a":[]}]"#
             );
-            assert_eq!(shown(variant, &data("disconnect", "1"), None), "", "a reserved name");
-            assert_eq!(shown(variant, &data("price", "{"), None), "", "no JSON");
+            assert_eq!(shown(variant, &data("disconnect", "1"), Mark::None), "", "a reserved name");
+            assert_eq!(shown(variant, &data("price", "{"), Mark::None), "", "no JSON");
         }
     }
 
     #[test]
-    fn r02_the_offset_is_the_last_argument() {
+    fn r02_the_offset_is_the_last_argument_and_the_same_for_all() {
         let text = event(Kind::Text, Some(Content::Text("hi".into())));
-        assert_eq!(shown(Variant::TextZh, &text, Some("o1")), r#"42["message","小明:hi","o1"]"#);
+        let offset = text.position;
+        assert_eq!(shown(Variant::TextZh, &text, Mark::Offset), format!(r#"42["message","小明:hi","{offset}"]"#));
+        assert!(shown(Variant::Event, &text, Mark::Offset).ends_with(&format!(r#"}},"{offset}"]"#)));
+    }
+
+    #[test]
+    fn r02_what_is_shown_aside_leaves_the_offset_alone() {
+        let text = event(Kind::Text, Some(Content::Text("hi".into())));
+        assert_eq!(shown(Variant::TextZh, &text, Mark::Aside), r#"42["message","小明:hi",null]"#);
+        assert!(shown(Variant::Event, &text, Mark::Aside).ends_with("}]"));
+        let data = Data { r#type: "word".into(), json: Bytes::from_static(br#""x""#) };
+        let data = event(Kind::Data, Some(Content::Data(data)));
+        assert_eq!(shown(Variant::Event, &data, Mark::Aside), r#"42["word","x",null]"#);
     }
 
     #[test]

@@ -15,8 +15,15 @@ fn chat_with(settings: Settings) -> Driver {
     Driver::socket_io(settings, chat)
 }
 
-fn opened(username: Option<&str>, joined: Option<Joined>) -> Reply {
-    Reply::Opened { username: username.map(Arc::from), resumed: false, ticket: None, joined }
+fn opened(asked: &Asked, username: Option<&str>, joined: Option<Joined>) -> Reply {
+    Reply::Opened {
+        identity: asked.identity.clone(),
+        username: username.map(Arc::from),
+        resumed: false,
+        ticket: None,
+        rooms: joined.into_iter().collect(),
+        missed: Bytes::new(),
+    }
 }
 
 /// In the lobby, the welcome read.
@@ -27,7 +34,7 @@ fn in_lobby() -> Driver {
 fn in_lobby_with(settings: Settings, connect: &str) -> Driver {
     let mut driver = chat_with(settings);
     let asked = driver.text(connect).asked();
-    driver.reply(asked.id, opened(None, Some(joined("lobby", 1))));
+    driver.reply(asked.id, opened(&asked, None, Some(joined("lobby", 1))));
     driver.out.clear();
     driver
 }
@@ -48,7 +55,7 @@ fn a_client_starts_in_the_lobby_with_a_welcome() {
     assert!(matches!(&asked.op, Op::Open { room: Some(name), resume: None } if *name == room("lobby")));
     assert_eq!((asked.identity.variant, &asked.identity.user_id), (Variant::TextZh, &None));
     assert!(driver.out.is_empty(), "the session is stored before it is told");
-    driver.reply(asked.id, opened(None, Some(joined("lobby", 1))));
+    driver.reply(asked.id, opened(&asked, None, Some(joined("lobby", 1))));
     let sid = asked.identity.session.to_string();
     assert_eq!(driver.texts(), [format!(r#"40{{"sid":"{sid}"}}"#), r#"42["message","您已进入聊天室!",null]"#.into()]);
     assert!(matches!(driver.out[..], [Action::Enter { room: RoomId(1), variant: Variant::TextZh }]));
@@ -323,7 +330,7 @@ fn leaving_the_namespace_ends_the_session_and_a_new_one_may_begin() {
     assert_ne!(again.identity.session, asked.identity.session);
     driver.reply(late.id, published(1));
     assert!(driver.out.is_empty(), "a reply to the old session is not the new one's");
-    driver.reply(again.id, opened(None, None));
+    driver.reply(again.id, opened(&again, None, None));
     assert_eq!(driver.texts().len(), 2);
 }
 
@@ -338,7 +345,7 @@ fn the_end_of_a_connection_closes_its_session() {
 fn events_instead_of_lines_get_notices() {
     let mut driver = chat_with(settings());
     let asked = driver.text(r#"40{"format":"event","locale":"en"}"#).asked();
-    driver.reply(asked.id, opened(Some("a"), None));
+    driver.reply(asked.id, opened(&asked, Some("a"), None));
     assert_eq!(driver.texts()[1], r#"42["notice",{"text":"You have entered the chat room!"}]"#);
     driver.text(r#"421["message","x"]"#);
     assert_eq!(driver.texts(), [r#"431[{"ok":false,"code":"not_joined","message":"you are not in this room"}]"#]);

@@ -3,10 +3,12 @@
 mod chat;
 mod engineio;
 mod plaza;
+mod recovery;
 mod socketio;
 
 use super::{Action, Close, Connection, EngineIo, Handler, Incoming, Millis, Packet, Settings, SocketIo};
 use crate::bridge::{ConnKey, Identity, Joined, Op, Reply, RoomId};
+use bytes::Bytes;
 use plaza_proto::ids::{MessageId, RoomName};
 use plaza_proto::position::{Epoch, Position};
 use std::sync::Arc;

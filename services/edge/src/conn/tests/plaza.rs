@@ -14,15 +14,22 @@ fn json() -> Driver {
     Driver::open(PlazaConnection::new(settings(), true))
 }
 
-fn opened(username: Option<&str>) -> Reply {
-    Reply::Opened { username: username.map(Arc::from), resumed: false, ticket: Some("t".into()), joined: None }
+fn opened(asked: &Asked, username: Option<&str>) -> Reply {
+    Reply::Opened {
+        identity: asked.identity.clone(),
+        username: username.map(Arc::from),
+        resumed: false,
+        ticket: Some("t".into()),
+        rooms: Vec::new(),
+        missed: Bytes::new(),
+    }
 }
 
 /// Welcomed, with a name, in room `a`.
 fn in_room() -> Driver {
     let mut driver = json();
     let hello = driver.text(r#"{"hello":{}}"#).asked();
-    driver.reply(hello.id, opened(Some("ann")));
+    driver.reply(hello.id, opened(&hello, Some("ann")));
     let join = driver.text(r#"{"join":{"room":"a"}}"#).asked();
     driver.reply(join.id, Reply::Joined(joined("a", 1)));
     driver.out.clear();
@@ -36,7 +43,7 @@ fn hello_is_answered_by_welcome() {
         driver.text(r#"{"id":1,"hello":{"guest":"AAAAAAAAAAAAAAAAAAAAAA","resume":"old","unknown":[1]}}"#).asked();
     assert!(matches!(&asked.op, Op::Open { room: None, resume: Some(Resume::Ticket(ticket)) } if &**ticket == "old"));
     assert_eq!(asked.identity.variant, Variant::PlazaJson);
-    driver.reply(asked.id, opened(Some("ann")));
+    driver.reply(asked.id, opened(&asked, Some("ann")));
     let (session, user) = (asked.identity.session.to_string(), asked.identity.user_id());
     assert_eq!(
         driver.texts(),
@@ -52,7 +59,7 @@ fn frames_before_welcome_wait_and_are_bounded() {
     let hello = driver.text(r#"{"hello":{}}"#).asked();
     driver.text(r#"{"id":2,"join":{"room":"a"}}"#).text(r#"{"id":3,"publish":{"room":"a","text":"x"}}"#);
     assert!(driver.out.is_empty());
-    driver.reply(hello.id, opened(Some("ann")));
+    driver.reply(hello.id, opened(&hello, Some("ann")));
     let join = driver.asked();
     assert!(matches!(join.op, Op::Join { .. }));
     assert!(!driver.has_asked(), "the publish waits for the join");
@@ -171,7 +178,7 @@ fn protobuf_says_the_same() {
     let frame = |id, body| ClientFrame { id, body: Some(body) }.encode_to_vec();
     let hello = driver.binary(&frame(1, client_frame::Body::Hello(client::Hello::default()))).asked();
     assert_eq!(hello.identity.variant, Variant::PlazaProto);
-    driver.reply(hello.id, opened(None));
+    driver.reply(hello.id, opened(&hello, None));
     let Some(Action::Send(Packet::Binary(bytes))) = driver.out.pop() else { panic!("a binary frame") };
     let answer = ServerFrame::decode(bytes).expect("a frame");
     assert!(matches!(answer, ServerFrame { id: 1, body: Some(server_frame::Body::Welcome(_)) }));
