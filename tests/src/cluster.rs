@@ -128,8 +128,19 @@ pub async fn http_get(addr: SocketAddr, path: &str) -> Option<String> {
 
 /// One plain HTTP/1.1 PUT of a text; the whole answer as text, `None` when there is none.
 pub async fn http_put(addr: SocketAddr, path: &str, body: &str) -> Option<String> {
+    http_send(addr, "PUT", path, body).await
+}
+
+/// One plain HTTP/1.1 POST of a text; the whole answer as text, `None` when there is none.
+pub async fn http_post(addr: SocketAddr, path: &str, body: &str) -> Option<String> {
+    http_send(addr, "POST", path, body).await
+}
+
+async fn http_send(addr: SocketAddr, method: &str, path: &str, body: &str) -> Option<String> {
     let length = body.len();
-    let head = format!("PUT {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n"
+    );
     http(addr, &(head + body)).await
 }
 

@@ -2,12 +2,13 @@
 
 use futures_util::{SinkExt, StreamExt};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use plaza_tests::cluster::{Cluster, http_get, http_put};
+use plaza_tests::cluster::{Cluster, http_get, http_post, http_put};
 use plaza_tests::otlp::{Receiver, Span, tree};
 use plaza_tests::process::PATIENCE;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -164,6 +165,42 @@ async fn a_malformed_context_is_ignored_and_a_name_is_traced_to_redis() {
     assert_eq!(parent.attributes["rpc.method"], "plaza.session.v1.EdgeLeaseService/Apply");
 }
 
+/// Polls until an answer has this text; the packet that has it.
+async fn poll(edge: SocketAddr, path: &str, text: &str) -> String {
+    let found = async {
+        loop {
+            let answer = http_get(edge, path).await.expect("an answer");
+            let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+            if let Some(packet) = body.split('\u{1e}').find(|packet| packet.contains(text)) {
+                return packet.to_owned();
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{text} does not come"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_io_client_that_polls_is_told_its_trace() {
+    let mut receiver = Receiver::start().await;
+    let cluster = Cluster::start_in(1, &[], receiver.envs()).await;
+    let edge = cluster.edges[0].addr;
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let open = poll(edge, path, "\"sid\"").await;
+    let open: Value = serde_json::from_str(open.trim_start_matches('0')).expect("the open packet is JSON");
+    let path = format!("{path}&sid={}", open["sid"].as_str().expect("a sid"));
+    for (packet, answer) in [("40", "40{"), ("420[\"set_username\",\"alice\"]", "430[")] {
+        http_post(edge, &path, packet).await.expect("an answer");
+        poll(edge, &path, answer).await;
+    }
+    http_post(edge, &path, "421[\"message\",{\"text\":\"hello\",\"trace\":true}]").await.expect("an answer");
+    let ack = poll(edge, &path, "431[").await;
+    let ack: Value = serde_json::from_str(&ack[3..]).expect("an ack is JSON");
+    let id = ack[0]["plaza_trace"].as_str().unwrap_or_else(|| panic!("no trace in {ack}"));
+    let spans = trace(&mut receiver, id, 5).await;
+    assert_eq!(one(&spans, "poll.receive").attributes["plaza.request"], "publish");
+    assert_eq!(one(&spans, "process chat.out.{room}").attributes["plaza.recipients"], "1");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_collector_costs_one_line_and_a_ratio_of_nothing_sends_nothing() {
     let nowhere = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
@@ -187,7 +224,7 @@ async fn an_unreachable_collector_costs_one_line_and_a_ratio_of_nothing_sends_no
             if edge.process.log().contains("spans are exported again") {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
     back.await.expect("the collector is found again");
@@ -200,6 +237,25 @@ async fn an_unreachable_collector_costs_one_line_and_a_ratio_of_nothing_sends_no
     let publish = json!({"room": "untraced", "text": "hello", "trace": true});
     let published = bob.ask(json!({"id": 4, "publish": publish}), "published").await;
     assert!(published.get("traceId").is_none(), "{published}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_never_answers_does_not_hold_up_the_end() {
+    // It takes connections, by the kernel's hand, and says nothing.
+    let mute = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let url = format!("http://{}", mute.local_addr().expect("an address"));
+    let envs = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", url), ("OTEL_BSP_SCHEDULE_DELAY", "50".to_owned())];
+    let mut cluster = Cluster::start_in(1, &["--drain-window", "0"], envs).await;
+    let mut alice = Client::enter(cluster.edges[0].addr, json!({}), "alice", "traced").await;
+    alice.ask(json!({"id": 4, "publish": {"room": "traced", "text": "hello"}}), "published").await;
+    for service in cluster.edges.iter_mut().chain([&mut cluster.session, &mut cluster.fanout]) {
+        let begin = Instant::now();
+        service.process.signal("TERM");
+        let status = service.process.wait().await;
+        let (took, log) = (begin.elapsed(), service.process.log());
+        assert!(status.success() && !log.contains("panicked"), "{status}\n{log}");
+        assert!(took < Duration::from_secs(15), "{took:?}\n{log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,8 @@
 use crate::bridge::{Control, Inbound};
 use crate::engine::ShardHandle;
 use crate::peer::RelayedSockets;
+use crate::trace::TRACER;
+use plaza_kit::trace::{Origin, SpanKind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,6 +31,11 @@ pub async fn drain(shards: &[ShardHandle], relayed: &RelayedSockets, window: Dur
             window_ms = window.as_millis() as u64,
             "closing connections"
         );
+    }
+    let mut span = TRACER.root("drain", SpanKind::Internal, Origin::default());
+    if let Some(span) = &mut span {
+        span.set("plaza.connections", i64::try_from(count).unwrap_or(i64::MAX));
+        span.set("plaza.relayed", i64::try_from(others).unwrap_or(i64::MAX));
     }
     tokio::join!(close(shards, window), relayed.drain(window, GRACE));
 }

@@ -68,6 +68,15 @@ pub(crate) fn process(traceparent: Option<&str>, recipients: u32) -> Option<Arc<
     Some(Arc::new(span))
 }
 
+/// The span of a read of the log: below the request that wants it, or a root when a room is repaired.
+pub(crate) fn read(wanted_by: Option<SpanContext>, repair: bool) -> Option<Span> {
+    match wanted_by {
+        Some(context) => TRACER.gather(READ, SpanKind::Client, &[context]),
+        None if repair => TRACER.root(READ, SpanKind::Client, Origin::default()),
+        None => None,
+    }
+}
+
 /// Sampled requests that have no answer yet.
 #[derive(Debug, Default)]
 pub(crate) struct Requests(HashMap<(ConnKey, u32), Traced>);
@@ -119,6 +128,13 @@ impl Requests {
         self.0.get(&(from, id)).map(|traced| traced.root.context().clone())
     }
 
+    /// The session of this request continues an earlier one.
+    pub(crate) fn resumed(&mut self, from: ConnKey, id: u32) {
+        if let Some(traced) = self.get_mut(from, id) {
+            traced.root.set("plaza.resumed", true);
+        }
+    }
+
     /// The answer leaves. The trace's id, if the client asked for it.
     pub(crate) fn end(&mut self, from: ConnKey, id: u32, error: Option<&'static str>) -> Option<Box<str>> {
         if self.0.is_empty() {
@@ -143,6 +159,8 @@ impl Requests {
     }
 }
 
+/// The call that reads a room's events.
+pub(crate) const READ: &str = "plaza.fanout.v1.FanoutService/Read";
 const PUBLISH: &str = "plaza.fanout.v1.FanoutService/PublishStream";
 
 /// Sampled deliveries of a shard that some member has not got yet.

@@ -26,3 +26,6 @@ pub mod username;
 
 pub use config::{Config, FLAGS};
 pub use run::{Parts, RunError, run};
+
+/// The source of this service's spans.
+pub(crate) const TRACER: plaza_kit::trace::Tracer = plaza_kit::trace::Tracer::named("plaza-session");

@@ -11,12 +11,15 @@
 //! the same client id (boot and entry), so a repeated one is stored once. A fanout that is away is
 //! waited for.
 
+use crate::TRACER;
 use crate::metrics::SessionMetrics;
 use crate::store::{OutboxEntry, PresenceKind, SessionStore};
 use futures_util::StreamExt;
 use futures_util::stream;
 use plaza_kit::shutdown::Shutdown;
 use plaza_kit::telemetry::LogGate;
+use plaza_kit::trace::layer::ClientSpan;
+use plaza_kit::trace::{Origin, SpanKind};
 use plaza_proto::code::Code;
 use plaza_proto::event::Event;
 use plaza_proto::event::event::Kind;
@@ -26,6 +29,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::Channel;
+
+/// The call that publishes one event.
+const PUBLISH: &str = "plaza.fanout.v1.FanoutService/Publish";
 
 /// Entries read at once.
 const BATCH: usize = 256;
@@ -142,7 +148,18 @@ impl Publisher {
         let retry = entry.age_ms > RETRY_AGE_MS;
         let request =
             PublishRequest { room: entry.room.clone(), event: Some(event(boot, entry)), retry, volatile: false };
-        let status = match tokio::time::timeout(DEADLINE, self.fanout.clone().publish(request)).await {
+        let mut request = tonic::Request::new(request);
+        let span = TRACER.root(PUBLISH, SpanKind::Client, Origin::default());
+        let span = span.map(|span| ClientSpan::begin(PUBLISH, span, &mut request));
+        let answer = tokio::time::timeout(DEADLINE, self.fanout.clone().publish(request)).await;
+        if let Some(span) = span {
+            span.done(match &answer {
+                Err(_) => Some(Code::Timeout.as_str()),
+                Ok(Err(status)) => Some(Code::of_status(status).as_str()),
+                Ok(Ok(_)) => None,
+            });
+        }
+        let status = match answer {
             Err(_) => return Err(format!("no answer within {DEADLINE:?}")),
             Ok(Ok(_)) => {
                 self.metrics.published("stored");

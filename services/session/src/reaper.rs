@@ -1,10 +1,12 @@
 //! Clears what dead edges left, every one to two seconds. Any number of replicas may do it.
 
+use crate::TRACER;
 use crate::metrics::SessionMetrics;
 use crate::store::{Reaped, SessionStore, StoreError};
 use plaza_kit::shutdown::Shutdown;
+use plaza_kit::trace::SpanKind;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Runs until the shutdown begins.
 pub async fn run(store: Arc<dyn SessionStore>, metrics: SessionMetrics, shutdown: Shutdown) {
@@ -25,7 +27,7 @@ pub async fn run(store: Arc<dyn SessionStore>, metrics: SessionMetrics, shutdown
 
 /// Steps until nothing is left to clear. Each step is bounded, so other calls get their turn.
 async fn clear(store: &dyn SessionStore, metrics: &SessionMetrics, shutdown: &Shutdown) -> Result<(), StoreError> {
-    let mut all = Reaped::default();
+    let (begin, mut all) = (SystemTime::now(), Reaped::default());
     while !shutdown.is_begun() {
         let step = store.reap().await?;
         metrics.reaped(step);
@@ -39,6 +41,11 @@ async fn clear(store: &dyn SessionStore, metrics: &SessionMetrics, shutdown: &Sh
     if all.edges > 0 {
         let Reaped { edges, sessions, presences, .. } = all;
         tracing::info!(edges, sessions, presences, "cleared dead edges");
+        if let Some(mut span) = TRACER.since("reap", SpanKind::Internal, begin) {
+            for (name, count) in [("plaza.edges", edges), ("plaza.sessions", sessions)] {
+                span.set(name, i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
     }
     Ok(())
 }

@@ -253,7 +253,9 @@ impl Hub {
 
     /// Reads, for this waiter and for all others that want the same.
     pub(super) fn read(&mut self, key: ReadKey, waiter: Waiter) {
-        self.reader.read(&key);
+        let wanted_by = if let Waiter::History(from, id) = waiter { self.traces.context(from, id) } else { None };
+        let repair = matches!(waiter, Waiter::Sequencer(..));
+        self.reader.read(&key, || trace::read(wanted_by, repair));
         self.waiters.entry(key).or_default().push(waiter);
     }
 

@@ -96,6 +96,9 @@ impl Hub {
 
     pub(super) fn reply(&mut self, to: ConnKey, id: u32, mut reply: Reply) {
         let error = if let Reply::Failed { code, .. } = &reply { Some(code.as_str()) } else { None };
+        if let Reply::Opened { resumed: true, .. } = &reply {
+            self.traces.resumed(to, id);
+        }
         let asked = self.traces.end(to, id, error);
         if let Reply::Published { trace, .. } = &mut reply {
             *trace = asked;

@@ -2,6 +2,9 @@
 
 use super::{CALL, Context, Outcome};
 use crate::bridge::ConnKey;
+use crate::trace::READ;
+use plaza_kit::trace::Span;
+use plaza_kit::trace::layer::ClientSpan;
 use plaza_proto::code::Code;
 use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
 use plaza_proto::fanout::read_request::From as ReadFrom;
@@ -48,16 +51,17 @@ impl Reader {
         Self { fanout, session, context, calls: Arc::new(Semaphore::new(CALLS)), flying: HashSet::new() }
     }
 
-    /// Reads; [`Outcome::Read`] follows, once for all who asked meanwhile.
-    pub fn read(&mut self, key: &ReadKey) {
+    /// Reads; [`Outcome::Read`] follows, once for all who asked meanwhile. `span` gives the call's span, if
+    /// it is sampled.
+    pub fn read(&mut self, key: &ReadKey, span: impl FnOnce() -> Option<Span>) {
         if !self.flying.insert(key.clone()) {
             return;
         }
         let (key, client, calls) = (key.clone(), FanoutServiceClient::new(self.fanout.clone()), self.calls.clone());
-        let outcomes = self.context.outcomes.clone();
+        let (outcomes, span) = (self.context.outcomes.clone(), span());
         self.context.shutdown.spawn("read", async move {
             let _permit = calls.acquire().await;
-            let result = read(client, &key).await;
+            let result = read(client, &key, span).await;
             let _gone = outcomes.send(Outcome::Read(key, result.map(Arc::new))).await;
         });
     }
@@ -94,7 +98,11 @@ impl Reader {
     }
 }
 
-async fn read(mut client: FanoutServiceClient<Channel>, key: &ReadKey) -> Result<ReadResponse, Code> {
+async fn read(
+    mut client: FanoutServiceClient<Channel>,
+    key: &ReadKey,
+    span: Option<Span>,
+) -> Result<ReadResponse, Code> {
     let from = if key.before { ReadFrom::BeforeSeq(key.seq) } else { ReadFrom::AfterSeq(key.seq) };
     let request = ReadRequest {
         room: key.room.as_str().to_owned(),
@@ -103,7 +111,13 @@ async fn read(mut client: FanoutServiceClient<Channel>, key: &ReadKey) -> Result
         limit: key.limit,
         max_bytes: 0,
     };
-    flatten(tokio::time::timeout(CALL, client.read(request)).await)
+    let mut request = tonic::Request::new(request);
+    let span = span.map(|span| ClientSpan::begin(READ, span, &mut request));
+    let result = flatten(tokio::time::timeout(CALL, client.read(request)).await);
+    if let Some(span) = span {
+        span.done(result.as_ref().err().map(|code| code.as_str()));
+    }
+    result
 }
 
 fn flatten<T>(call: Result<Result<tonic::Response<T>, tonic::Status>, tokio::time::error::Elapsed>) -> Result<T, Code> {

@@ -58,6 +58,13 @@ impl Tracer {
         state.decide(parent.as_ref(), origin).then(|| self.build(name.into(), kind, parent, None, Vec::new()))
     }
 
+    /// A root span of work that began a while ago, told only now that it came to something.
+    pub fn since(self, name: &'static str, kind: SpanKind, start: SystemTime) -> Option<Span> {
+        let state = export::state()?;
+        let sampled = state.decide(None, Origin::default());
+        sampled.then(|| self.build(name.into(), kind, None, Some(start), Vec::new()))
+    }
+
     /// A span below the context of `traceparent`; `None` when that is not sampled, or is no context.
     #[inline]
     pub fn follow(self, name: &'static str, kind: SpanKind, traceparent: &str) -> Option<Span> {

@@ -3,16 +3,14 @@
 
 use super::super::StoreError;
 use super::Script;
+use crate::TRACER;
 use crate::metrics::SessionMetrics;
 use plaza_kit::admin::Readiness;
-use plaza_kit::trace::{SpanKind, Tracer};
+use plaza_kit::trace::SpanKind;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, ErrorKind, RedisError, ServerErrorKind, Value};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// The source of the spans of this folder.
-const TRACER: Tracer = Tracer::named("plaza-session");
 
 /// Longest wait for one answer on a connection.
 const RESPONSE: Duration = Duration::from_millis(500);
