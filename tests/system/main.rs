@@ -9,6 +9,7 @@ mod fanout_log;
 mod fanout_service;
 mod feed;
 mod hub;
+mod limits;
 mod recovery;
 mod relay;
 mod servers;

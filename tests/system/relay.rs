@@ -21,13 +21,19 @@ const SEPARATOR: char = '\u{1e}';
 /// "No answer in two seconds", and time for a busy machine to say so.
 const AT_ONCE: Duration = Duration::from_millis(2_700);
 
-type Ws = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(crate) type Ws = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// An answer: status and body.
-type Answer = (u16, String);
+pub(crate) type Answer = (u16, String);
 
 /// Sends a request on a connection of its own.
-async fn send(addr: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
+pub(crate) async fn send(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> TcpStream {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n");
     for (name, value) in headers {
@@ -49,7 +55,13 @@ async fn answer(mut stream: TcpStream) -> Answer {
     (head[9..12].parse().unwrap(), body.to_owned())
 }
 
-async fn request(addr: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+pub(crate) async fn request(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
     answer(send(addr, method, path, headers, body).await).await
 }
 
@@ -58,7 +70,7 @@ fn is_unknown(answer: &Answer) -> bool {
 }
 
 /// A session on polling, asked for at any edge.
-struct Polling {
+pub(crate) struct Polling {
     sid: String,
 }
 
@@ -66,6 +78,11 @@ impl Polling {
     async fn open(owner: SocketAddr) -> Self {
         let (status, body) = request(owner, "GET", "/socket.io/?EIO=4&transport=polling", &[], "").await;
         assert_eq!(status, 200, "{body}");
+        Self::of(&body)
+    }
+
+    /// The session of an open packet.
+    pub(crate) fn of(body: &str) -> Self {
         let (_, rest) = body.split_once("\"sid\":\"").expect("an open packet");
         Self { sid: rest.split('"').next().unwrap().to_owned() }
     }
@@ -107,7 +124,7 @@ impl Polling {
         request(at, "POST", &self.path("polling"), &[("Content-Type", "text/plain;charset=UTF-8")], body).await
     }
 
-    async fn probe(&self, at: SocketAddr) -> Result<Ws, Error> {
+    pub(crate) async fn probe(&self, at: SocketAddr) -> Result<Ws, Error> {
         Ok(connect_async(format!("ws://{at}{}", self.path("websocket"))).await?.0)
     }
 
@@ -119,7 +136,7 @@ impl Polling {
     }
 }
 
-async fn next(ws: &mut Ws) -> Option<String> {
+pub(crate) async fn next(ws: &mut Ws) -> Option<String> {
     let message = tokio::time::timeout(Duration::from_secs(60), ws.next()).await.expect("no socket hangs");
     match message? {
         Ok(Message::Text(text)) => Some(text.to_string()),
@@ -147,7 +164,7 @@ fn addrs(cluster: &Cluster) -> [SocketAddr; 3] {
 }
 
 /// A number of an edge's metrics.
-async fn metric(edge: &Service, name: &str) -> f64 {
+pub(crate) async fn metric(edge: &Service, name: &str) -> f64 {
     let text = http_get(edge.admin, "/metrics").await.expect("the admin port answers");
     let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()

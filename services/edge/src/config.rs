@@ -1,5 +1,6 @@
 //! Settings of the edge: the flag tables and the struct that they fill.
 
+use crate::accept::address::Proxies;
 use crate::accept::origin::Origins;
 use plaza_kit::discovery::Targets;
 use plaza_kit::settings::{Flag, Settings};
@@ -226,10 +227,8 @@ pub struct Config {
     pub drain_window: Duration,
     /// Pages that may connect besides those of the own host.
     pub allowed_origins: Origins,
-    /// Networks of proxies that are believed.
-    pub trusted_proxies: Vec<String>,
-    /// Which entry of X-Forwarded-For names the client, from the end.
-    pub forwarded_hops: usize,
+    /// Proxies whose X-Forwarded-For is believed.
+    pub proxies: Proxies,
     /// Bytes for rings and early buffers of all rooms.
     pub feed_cache_bytes: usize,
     /// Clients may publish data.
@@ -284,6 +283,12 @@ impl Config {
             settings.problem("allowed-origins", problem);
             Origins::default()
         });
+        let hops = settings.integer("forwarded-hops", 1..=16) as usize;
+        let trusted = settings.list("trusted-proxies");
+        let proxies = Proxies::parse(&trusted, hops).unwrap_or_else(|problem| {
+            settings.problem("trusted-proxies", problem);
+            Proxies::default()
+        });
         Self {
             session,
             fanout,
@@ -295,8 +300,7 @@ impl Config {
             recovery_window: settings.seconds("recovery-window", 0..=3_600_000),
             drain_window: settings.seconds("drain-window", 0..=3_600_000),
             allowed_origins,
-            trusted_proxies: settings.list("trusted-proxies"),
-            forwarded_hops: settings.integer("forwarded-hops", 1..=16) as usize,
+            proxies,
             feed_cache_bytes: settings.integer("feed-cache-bytes", 1 << 20..=16 << 30) as usize,
             open_publish: settings.switch("open-publish"),
             limits: Limits {

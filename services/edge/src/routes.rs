@@ -1,7 +1,9 @@
 //! The public routes: the page, health, and the two protocols. What concerns every socket is decided
 //! here, before the upgrade: whether this edge drains, and whether the page's origin may connect.
 
+use crate::accept::address::{Client, Peer, Proxies};
 use crate::accept::origin::{Origins, Verdict};
+use crate::accept::places::Places;
 use crate::accept::polling::{self, EngineIoEndpoint};
 use crate::accept::upgrade;
 use crate::config::Config;
@@ -20,11 +22,15 @@ use http::header::{HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCO
 use http::{HeaderMap, StatusCode};
 use plaza_kit::admin::Readiness;
 use plaza_kit::telemetry::LogGate;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Where Engine.IO is, on the public and on the peer port.
 const ENGINE_IO: &str = "/socket.io/";
+
+/// Refusals for a limit that are logged in a second.
+static CROWDED: LogGate = LogGate::per_second(1);
 
 /// Refused origins that are logged in a second.
 static REFUSED: LogGate = LogGate::per_second(1);
@@ -38,6 +44,8 @@ pub struct Public {
     options: SocketOptions,
     readiness: Readiness,
     handshakes: Handshakes,
+    proxies: Arc<Proxies>,
+    places: Option<Arc<Places>>,
     peers: Peers,
 }
 
@@ -64,6 +72,8 @@ impl Public {
             options: SocketOptions { max_message_bytes: config.limits.max_message_bytes, ..SocketOptions::default() },
             readiness: readiness.clone(),
             handshakes,
+            proxies: Arc::new(config.proxies.clone()),
+            places: Places::new(config.limits.connections_per_address),
             peers,
         }
     }
@@ -136,14 +146,23 @@ async fn admit(State(door): State<Door>, request: Request, next: Next) -> Respon
     let websocket = protocol == "plaza" || request.headers().contains_key(UPGRADE);
     let response = pass(&door, false, request, next).await;
     let transport = if websocket { "websocket" } else { "polling" };
-    door.public.handshakes.answered(protocol, transport, response.status().as_u16());
+    let limit = response.extensions().get::<OverLimit>().is_some();
+    let status = if limit { StatusCode::TOO_MANY_REQUESTS } else { response.status() };
+    door.public.handshakes.answered(protocol, transport, status.as_u16());
     response
 }
 
-async fn pass(door: &Door, known: bool, request: Request, next: Next) -> Response {
+async fn pass(door: &Door, known: bool, mut request: Request, next: Next) -> Response {
     if !known && !door.public.readiness.is_ready() {
         let after = fastrand::u8(1..=15).to_string();
         return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, after)], "draining\n").into_response();
+    }
+    if !known && let Some(places) = &door.public.places {
+        let client = door.client(&request);
+        match places.take(client) {
+            Some(place) => drop(request.extensions_mut().insert(place)),
+            None => return over_limit(client),
+        }
     }
     if door.origin_refused(request.headers())
         && let Some(suppressed) = REFUSED.pass()
@@ -155,7 +174,31 @@ async fn pass(door: &Door, known: bool, request: Request, next: Next) -> Respons
     next.run(request).await
 }
 
+/// A client that has its connections already.
+fn over_limit(client: Client) -> Response {
+    if let Some(suppressed) = CROWDED.pass() {
+        let advice = "raise --connections-per-address if these are many people behind one address";
+        tracing::warn!(%client, suppressed, advice, "too many connections from one address");
+    }
+    let after = fastrand::u8(5..=30).to_string();
+    let why = "too many connections from this address\n";
+    let mut response = (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, after)], why).into_response();
+    response.extensions_mut().insert(OverLimit);
+    response
+}
+
+/// Marks an answer for the metric of handshakes.
+#[derive(Clone, Copy)]
+struct OverLimit;
+
 impl Door {
+    /// Whose request it is, for the limit of connections.
+    fn client(&self, request: &Request) -> Client {
+        let peer = request.extensions().get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
+        let forwarded = request.headers().get_all("x-forwarded-for").into_iter().map(HeaderValue::as_bytes);
+        self.public.proxies.client(peer, forwarded)
+    }
+
     fn origin_refused(&self, headers: &HeaderMap) -> bool {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let origins = headers.get_all(ORIGIN).iter().map(HeaderValue::as_bytes);

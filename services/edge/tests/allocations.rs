@@ -66,7 +66,9 @@ impl Bench {
         let (socket, _) = self.listener.accept().expect("accepted");
         socket.set_nonblocking(true).expect("non-blocking");
         let (connection, options) = (Box::new(Listener(rooms)), SocketOptions::default());
-        self.shard.adopt(Adopt { socket, leftover: Bytes::new(), connection, options, trace: None }).expect("room");
+        self.shard
+            .adopt(Adopt { socket, leftover: Bytes::new(), connection, options, place: None, trace: None })
+            .expect("room");
         client
     }
 

@@ -1,5 +1,6 @@
 //! The accept loop of a shard: an axum router on hyper's HTTP/1, one small task per HTTP connection.
 
+use super::address::Peer;
 use super::head::Counted;
 use super::limits::HttpLimits;
 use super::listener::tune;
@@ -51,9 +52,9 @@ pub async fn serve(
             accepted = accept(&listener, &permits) => accepted,
         };
         match accepted {
-            Ok((socket, permit)) => {
+            Ok((socket, peer, permit)) => {
                 exhausted = false;
-                let connection = serve_connection(socket, router.clone(), limits, tasks.clone(), stop.clone());
+                let connection = serve_connection(socket, peer, router.clone(), limits, tasks.clone(), stop.clone());
                 tasks.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -78,16 +79,17 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, Peer, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
-    let (socket, _) = listener.accept().await?;
+    let (socket, from) = listener.accept().await?;
     tune(&socket)?;
-    Ok((socket, permit))
+    Ok((socket, Peer(from.ip()), permit))
 }
 
 /// Serves one HTTP connection until it ends or is upgraded. What goes wrong on it is the client's affair.
 async fn serve_connection(
     socket: TcpStream,
+    peer: Peer,
     router: Router,
     limits: HttpLimits,
     tasks: TaskTracker,
@@ -96,6 +98,7 @@ async fn serve_connection(
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         // For `upgrade`, whose hand-over outlives the request.
         request.extensions_mut().insert(tasks.clone());
+        request.extensions_mut().insert(peer);
         router.clone().oneshot(request.map(Body::new))
     });
     let socket = Counted::new(socket);

@@ -1,11 +1,13 @@
 //! The HTTP side of a shard: accept loop, handshake, and the hand-over of upgraded sockets to the engine.
 
+pub mod address;
 pub(crate) mod answers;
 mod head;
 mod host;
 mod limits;
 mod listener;
 pub mod origin;
+pub mod places;
 pub mod polling;
 mod upgrade;
 

@@ -10,6 +10,7 @@
 
 use super::answers::{HTML, abort, answer_with, body_of, finish, json_error, plain_status, preflight, unavailable};
 use super::origin::{Origins, Verdict};
+use super::places::Place;
 use crate::bridge::ConnKey;
 use crate::conn::{Connection, Probe, Settings};
 use crate::engine::{Poll, PollAnswer, PollCall, ShardHandle, SocketOptions};
@@ -94,7 +95,7 @@ async fn handle(State(endpoint): State<Arc<EngineIoEndpoint>>, request: Request)
             );
         }
         Ok(Admitted::Probe(sid)) => return endpoint.probe(request, sid).await,
-        Ok(Admitted::Open) => endpoint.open().await,
+        Ok(Admitted::Open) => endpoint.open(request.extensions().get().cloned()).await,
         Ok(Admitted::Session(sid)) => endpoint.session(request, sid).await,
         Ok(Admitted::Elsewhere(sid, upgrade)) => match &endpoint.relay {
             Some(relay) if upgrade => return relay.upgrade(request, sid).await,
@@ -164,7 +165,7 @@ impl EngineIoEndpoint {
         answered.await.ok()
     }
 
-    async fn open(&self) -> Response {
+    async fn open(&self, place: Option<Arc<Place>>) -> Response {
         // A sid without the edge's number would lead nobody here.
         if let Some(relay) = &self.relay
             && !relay.ready().await
@@ -173,7 +174,7 @@ impl EngineIoEndpoint {
         }
         let shard = &self.shards[usize::from(self.own)];
         let connection = (self.connect)(&self.settings, true);
-        match self.call(shard, PollCall::Open(connection)).await {
+        match self.call(shard, PollCall::Open { connection, place }).await {
             Some(PollAnswer::Opened { packets, .. }) => body_of(&packets),
             _ => unavailable(),
         }

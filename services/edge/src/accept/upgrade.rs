@@ -1,6 +1,7 @@
 //! The upgrade: checks the handshake, answers 101, and hands the socket to a shard.
 
 use super::head::Counted;
+use super::places::Place;
 use crate::conn::Connection;
 use crate::engine::{Adopt, ShardHandle, SocketOptions};
 use crate::trace::TRACER;
@@ -18,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use plaza_kit::trace::context::TRACEPARENT;
 use plaza_kit::trace::{Origin, Span, SpanKind};
 use std::io;
+use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
 /// Answers a WebSocket handshake. After the 101 is written, the socket and what the client sent behind
@@ -52,8 +54,9 @@ pub fn upgrade(
     let Some(tasks) = parts.extensions.remove::<TaskTracker>() else {
         return refuse(Refusal::Bad("this connection cannot be upgraded"));
     };
+    let place = parts.extensions.remove::<Arc<Place>>();
     drop(parts);
-    tasks.spawn(hand_over(upgrade, shard.clone(), options, connection, trace));
+    tasks.spawn(hand_over(upgrade, shard.clone(), options, connection, place, trace));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -85,12 +88,13 @@ async fn hand_over(
     shard: ShardHandle,
     options: SocketOptions,
     connection: Box<dyn Connection>,
+    place: Option<Arc<Place>>,
     trace: Option<Span>,
 ) {
     // The client may be gone before its 101: then there is nothing to hand over.
     let Ok(upgraded) = upgrade.await else { return };
     if let Ok((socket, leftover)) = dismantle(upgraded) {
-        let _closed = shard.adopt(Adopt { socket, leftover, connection, options, trace });
+        let _closed = shard.adopt(Adopt { socket, leftover, connection, options, place, trace });
     }
 }
 

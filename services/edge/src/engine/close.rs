@@ -184,6 +184,7 @@ impl Core {
         if !self.upgrades.is_empty() {
             self.upgrades.remove(&index);
         }
+        self.unseat(index);
         self.slab.remove(index);
     }
 

@@ -9,6 +9,7 @@ use super::stats::add;
 use super::sweep::Apart;
 use super::wheel::Wheel;
 use super::write::Step;
+use crate::accept::places::Place;
 use crate::bridge::{ConnKey, Identity, Op, Reply, Request, RoomId, Variant};
 use crate::conn::{Action, Cause, Close, Connection, Millis, Packet};
 use crate::trace::{self, Unwritten};
@@ -16,6 +17,7 @@ use crate::wire::websocket::{Opcode, frame_header, push_frame};
 use plaza_kit::trace::{Span, SpanContext};
 use plaza_proto::code::{Code, Locale};
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -61,6 +63,8 @@ pub(super) struct Core {
     /// Places of a cohort that need more than the common send.
     pub(super) apart: Vec<(u32, Apart)>,
     pub(super) drain_until: Millis,
+    /// Places of clients, where those are counted, by slot.
+    places: HashMap<u32, Arc<Place>>,
     /// The handshakes of open connections, where they were sampled: by slot.
     pub(super) upgrades: HashMap<u32, SpanContext>,
     /// Sampled events that are not written to all members yet.
@@ -108,6 +112,7 @@ impl Core {
             due: Vec::new(),
             apart: Vec::new(),
             drain_until: 0,
+            places: HashMap::new(),
             upgrades: HashMap::new(),
             unwritten: Unwritten::default(),
             actions: Vec::new(),
@@ -116,6 +121,20 @@ impl Core {
             refused: VecDeque::new(),
             began: Instant::now(),
             now_us: 0,
+        }
+    }
+
+    /// Notes the place of a slot's client.
+    pub(super) fn seat(&mut self, index: u32, place: Option<Arc<Place>>) {
+        if let Some(place) = place {
+            self.places.insert(index, place);
+        }
+    }
+
+    /// The connection in a slot is gone, and its client's place is free.
+    pub(super) fn unseat(&mut self, index: u32) {
+        if !self.places.is_empty() {
+            self.places.remove(&index);
         }
     }
 

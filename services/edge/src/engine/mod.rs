@@ -25,9 +25,11 @@ mod sweep;
 mod wheel;
 mod write;
 
+use crate::accept::places::Place;
 use crate::conn::Connection;
 use bytes::Bytes;
 use plaza_kit::trace::Span;
+use std::sync::Arc;
 
 pub use inbox::{Full, ShardHandle};
 pub use options::{Settings, SocketOptions};
@@ -46,6 +48,8 @@ pub struct Adopt {
     pub connection: Box<dyn Connection>,
     /// Its rules.
     pub options: SocketOptions,
+    /// The place of its client, where those are counted; kept until the end.
+    pub place: Option<Arc<Place>>,
     /// The span of its handshake, if it is sampled: it ends in the shard.
     pub trace: Option<Span>,
 }

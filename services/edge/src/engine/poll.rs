@@ -1,8 +1,10 @@
 //! Calls of HTTP long-polling, from the request handlers to the shard that holds the session.
 
+use crate::accept::places::Place;
 use crate::bridge::ConnKey;
 use crate::conn::{Connection, Packet};
 use bytes::Bytes;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// One call and the way back for its answer.
@@ -16,7 +18,12 @@ pub struct Poll {
 /// What a long-polling request can want.
 pub enum PollCall {
     /// Makes a session. -> [`PollAnswer::Opened`]
-    Open(Box<dyn Connection>),
+    Open {
+        /// What runs in it.
+        connection: Box<dyn Connection>,
+        /// The place of its client, where those are counted.
+        place: Option<Arc<Place>>,
+    },
     /// Whether the session exists, before a WebSocket may probe for it. -> [`PollAnswer::Accepted`]
     Check {
         /// The session; here and below its generation is not known to the client and is not compared.
@@ -88,7 +95,7 @@ impl std::fmt::Debug for PollCall {
     /// Without secrets and bodies.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Open(_) => "Open",
+            Self::Open { .. } => "Open",
             Self::Check { .. } => "Check",
             Self::Get { .. } => "Get",
             Self::PostBegin { .. } => "PostBegin",

@@ -304,7 +304,7 @@ impl PollCall {
     /// The session that the call is for and the secret that it brings; `None` for a new one.
     pub fn session(&self) -> Option<(ConnKey, [u8; 16])> {
         match self {
-            Self::Open(_) => None,
+            Self::Open { .. } => None,
             Self::Check { key, secret }
             | Self::Get { key, secret }
             | Self::PostBegin { key, secret }

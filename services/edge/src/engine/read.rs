@@ -29,10 +29,11 @@ impl Core {
 
     /// Takes a socket in.
     pub(super) fn adopt(&mut self, adopt: Adopt) {
-        let Adopt { socket, leftover, connection, options, trace } = adopt;
+        let Adopt { socket, leftover, connection, options, place, trace } = adopt;
         let descriptor = socket.as_raw_fd();
         // A full shard closes the socket; the accept loop counts connections and refuses before that.
         let Some(index) = self.slab.insert(connection, Some(socket)) else { return };
+        self.seat(index, place);
         self.slab.at(index).options = self.intern(options);
         let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
         if self.registry.register(&mut SourceFd(&descriptor), self.token(index), interest).is_err() {

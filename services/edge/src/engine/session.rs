@@ -4,12 +4,14 @@ use super::core::Core;
 use super::poll::{Poll, PollAnswer, PollCall};
 use super::polling::{Polling, Verdict, read_post};
 use super::slot::{NONE, Phase};
+use crate::accept::places::Place;
 use crate::bridge::ConnKey;
 use crate::conn::{Cause, Close, Connection, Packet};
 use crate::wire::websocket::{Opcode, push_frame};
 use bytes::Bytes;
 use mio::unix::SourceFd;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use tokio::sync::oneshot::Sender;
 
 impl Core {
@@ -18,7 +20,7 @@ impl Core {
         let Poll { call, answer } = poll;
         let session = call.session().map(|(key, secret)| self.slab.find_session(key, secret));
         match (call, session) {
-            (PollCall::Open(connection), _) => self.open_polling(connection, answer),
+            (PollCall::Open { connection, place }, _) => self.open_polling(connection, place, answer),
             (_, None | Some(None)) => reply(answer, PollAnswer::Unknown),
             (call, Some(Some(index))) => {
                 self.on_session_call(index, call, answer);
@@ -30,8 +32,9 @@ impl Core {
         }
     }
 
-    fn open_polling(&mut self, connection: Box<dyn Connection>, answer: Sender<PollAnswer>) {
+    fn open_polling(&mut self, connection: Box<dyn Connection>, place: Option<Arc<Place>>, answer: Sender<PollAnswer>) {
         let Some(index) = self.slab.insert(connection, None) else { return };
+        self.seat(index, place);
         self.slab.at(index).polling = Some(Box::default());
         let key = self.slab.key(index);
         self.enter(index, |connection, now, out| connection.on_open(key, now, out));
@@ -53,7 +56,7 @@ impl Core {
             };
         };
         match call {
-            PollCall::Open(_) => {}
+            PollCall::Open { .. } => {}
             PollCall::Check { .. } => {
                 reply(answer, if open { PollAnswer::Accepted } else { PollAnswer::Unknown });
             }
