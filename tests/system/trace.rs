@@ -4,7 +4,7 @@ use futures_util::{SinkExt, StreamExt};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use plaza_tests::cluster::{Cluster, http_get, http_post, http_put};
 use plaza_tests::otlp::{Receiver, Span, tree};
-use plaza_tests::process::PATIENCE;
+use plaza_tests::process::{PATIENCE, Process, built};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -199,6 +199,49 @@ async fn a_socket_io_client_that_polls_is_told_its_trace() {
     let spans = trace(&mut receiver, id, 5).await;
     assert_eq!(one(&spans, "poll.receive").attributes["plaza.request"], "publish");
     assert_eq!(one(&spans, "process chat.out.{room}").attributes["plaza.recipients"], "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publish_that_outlives_a_crash_of_fanout_stays_one_trace() {
+    let mut receiver = Receiver::start().await;
+    let mut cluster = Cluster::start_in(1, &[], receiver.envs()).await;
+    let mut alice = Client::enter(cluster.edges[0].addr, json!({}), "alice", "traced").await;
+    // The event is on its way to a fanout that does nothing any more, and then is gone.
+    cluster.fanout.process.signal("STOP");
+    let publish = json!({"id": 4, "publish": {"room": "traced", "text": "hello", "trace": true}});
+    alice.0.send(Message::text(publish.to_string())).await.expect("the socket is open");
+    let begin = Instant::now();
+    while !http_get(cluster.edges[0].admin, "/metrics")
+        .await
+        .is_some_and(|metrics| metrics.contains("\nplaza_unresolved_publishes 1\n"))
+    {
+        assert!(begin.elapsed() < PATIENCE, "the publish is not on its way");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.fanout.process.kill();
+    let listen = cluster.fanout.addr.to_string();
+    let nats = cluster.nats.url();
+    let args = ["--listen", &listen, "--admin-listen", "127.0.0.1:0", "--log-format", "json", "--nats-url", &nats];
+    let _again = Process::start("plaza-fanout", &built("plaza-fanout"), &args.map(str::to_owned), &receiver.envs());
+
+    let published = alice.wait("published").await;
+    let id = published["traceId"].as_str().expect("a trace");
+    // Attempts that failed have spans too: from the member's end upwards, each has its parent.
+    let whole = |spans: &[Span]| {
+        let spans: Vec<Span> = spans.iter().filter(|span| span.trace_id == id).cloned().collect();
+        let mut chain = vec![spans.iter().find(|span| span.kind == SpanKind::Consumer)?.clone()];
+        while let Some(parent) = spans.iter().find(|span| span.span_id == chain[chain.len() - 1].parent_id) {
+            chain.push(parent.clone());
+        }
+        (chain.len() == 5).then_some((spans, chain))
+    };
+    let (spans, chain) = receiver.wait("the whole trace", whole).await;
+    let services: Vec<_> = chain.iter().map(service).collect();
+    assert_eq!(services, ["plaza-edge", "plaza-fanout", "plaza-fanout", "plaza-edge", "plaza-edge"]);
+    assert_eq!((chain[0].attributes["plaza.recipients"].as_str(), chain[4].name.as_str()), ("1", "ws.receive"));
+    let sends: u32 = chain[3].attributes["plaza.sends"].parse().expect("a number");
+    assert!(sends >= 2, "{}", tree(&spans));
+    show(&spans);
 }
 
 #[tokio::test(flavor = "multi_thread")]
