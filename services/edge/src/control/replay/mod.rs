@@ -10,6 +10,9 @@ use bytes::Bytes;
 use plaza_proto::fanout::ReadResponse;
 use plaza_proto::position::Position;
 
+#[cfg(test)]
+mod tests;
+
 /// Events of one replay at most; more is `trimmed`, as a room keeps no more by default.
 const REPLAY: usize = 1_000;
 /// A read that failed, or that brought nothing new, is made again after this, in milliseconds.
