@@ -2,6 +2,7 @@
 //! was published.
 
 use crate::bridge::{Control, Inbound};
+use crate::control::Unfinished;
 use crate::engine::ShardHandle;
 use crate::peer::RelayedSockets;
 use crate::trace::TRACER;
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 
 /// After the window connections are gone, or will not go.
 const GRACE: Duration = Duration::from_millis(500);
+/// What was published has so long to be stored.
+const FINISH: Duration = Duration::from_secs(1);
 /// How often the connections are counted.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -51,5 +54,22 @@ async fn close(shards: &[ShardHandle], window: Duration) {
     let end = Instant::now() + window + GRACE;
     while connections(shards) > 0 && Instant::now() < end {
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits until what was published has its result, for a second at most: what has none by then was never
+/// acknowledged, and its client sends it again.
+pub async fn finish(unfinished: &Unfinished) {
+    let end = Instant::now() + FINISH;
+    // The last wishes of the connections are read within one look.
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if unfinished.count() == 0 {
+            return;
+        }
+        if Instant::now() >= end {
+            tracing::warn!(unfinished = unfinished.count(), "publishes without a result at the end of the drain");
+            return;
+        }
     }
 }

@@ -101,7 +101,7 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     };
     let registration = Registration::default();
     let outlets = handles.iter().map(|handle| Box::new(handle.clone()) as Box<dyn Outlet>).collect();
-    control::start(
+    let unfinished = control::start(
         &config,
         advertise_addr,
         registration.clone(),
@@ -128,6 +128,7 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     shutdown.cancelled().await;
     readiness.drain();
     drain::drain(&handles, &peers.sockets, config.drain_window).await;
+    drain::finish(&unfinished).await;
     stop.cancel();
     upstream.begin();
     let joined = tokio::task::spawn_blocking(move || threads.drain(..).for_each(|thread| drop(thread.join())));

@@ -6,7 +6,7 @@ use super::recovery::Recovery;
 use super::requests::Asked;
 use super::room::Rooms;
 use super::watch::Watch;
-use super::{Ends, Outlet};
+use super::{Ends, Outlet, Unfinished};
 use crate::bridge::{ConnKey, Control, Inbound, RoomId};
 use crate::feed::sequencer::{Action, Millis, Stored};
 use crate::feed::{EventFeed, FeedItem};
@@ -54,6 +54,8 @@ pub(super) struct HubParts {
     pub(super) metrics: HubMetrics,
     /// Where a silent feed is told.
     pub(super) readiness: Readiness,
+    /// What is left to do, for the drain.
+    pub(super) unfinished: Unfinished,
 }
 
 /// Who waits for a read.
@@ -119,6 +121,7 @@ pub(super) struct Hub {
 /// Runs the hub until a source of it ends.
 pub(super) async fn run(parts: HubParts) {
     let HubParts { ends: Ends { mut requests, outlets, feed }, mut outcomes, reader, session, .. } = parts;
+    let unfinished = parts.unfinished;
     let begin = Instant::now();
     let mut hub = Hub {
         now: 0,
@@ -185,6 +188,7 @@ pub(super) async fn run(parts: HubParts) {
             hub.on_request(wish);
         }
         hub.link.flush(hub.now);
+        unfinished.set(requests.len() + hub.link.unresolved());
         hub.session.pump();
     }
 }

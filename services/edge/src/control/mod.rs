@@ -30,6 +30,7 @@ use crate::upstream::{Context, OUTCOMES};
 use plaza_kit::admin::Readiness;
 use plaza_kit::shutdown::Shutdown;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 mod conns;
@@ -67,8 +68,24 @@ pub struct Ends {
     pub feed: Box<dyn EventFeed>,
 }
 
+/// How much the hub has not finished: wishes that it has not read, and publishes without a result. Clones
+/// are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Unfinished(Arc<AtomicUsize>);
+
+impl Unfinished {
+    /// The number after the hub's last round.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, count: usize) {
+        self.0.store(count, Ordering::Relaxed);
+    }
+}
+
 /// Starts the hub and its clients of the services. They run until `upstream` begins its shutdown, which
-/// is after the drain of the sockets.
+/// is after the drain of the sockets. What is left to do by then, the answer tells.
 ///
 /// # Panics
 /// Outside of a tokio runtime.
@@ -80,7 +97,8 @@ pub fn start(
     metrics: HubMetrics,
     readiness: &Readiness,
     upstream: &Shutdown,
-) {
+) -> Unfinished {
+    let unfinished = Unfinished::default();
     let (outcomes, news) = mpsc::channel(OUTCOMES);
     let context = Context { outcomes, shutdown: upstream.clone() };
     let (session, fanout) = (config.session.channel(upstream), config.fanout.channel(upstream));
@@ -95,6 +113,7 @@ pub fn start(
         feed_cache_bytes: config.feed_cache_bytes,
         metrics,
         readiness: readiness.clone(),
+        unfinished: unfinished.clone(),
     });
     let end = upstream.token();
     upstream.spawn("hub", async move {
@@ -103,6 +122,7 @@ pub fn start(
             () = end.cancelled() => {}
         }
     });
+    unfinished
 }
 
 /// A shard's inbox as the hub sees it.
