@@ -400,3 +400,48 @@ async fn data_i02_every_acknowledged_event_is_delivered_once_and_in_order() {
     }
     assert_eq!(delivered, acknowledged);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r03_an_event_that_comes_out_of_order_takes_the_pid_away() {
+    let house = House::new().await;
+    let writer = house.open(Variant::PlazaJson).await;
+    let identity =
+        Identity { session: SessionId::random(), user_id: None, variant: Variant::TextZh, locale: Locale::En };
+    let key = ConnKey { shard: 0, slot: 70, generation: 1 };
+    let reader = Conn { house: &house, key, identity: Arc::new(identity) };
+    let Reply::Opened { ticket: Some(pid), .. } = reader.ask(Op::Open { room: None, resume: None }).await else {
+        panic!("a session with a pid")
+    };
+    let (a, b) = (writer.join("a", None).await.id, writer.join("b", None).await.id);
+    reader.join("a", None).await;
+    reader.join("b", None).await;
+    // The feed loses an event of the first room; one of the second room, behind it, comes.
+    house.log.set_faults(Faults { drop_one_in: 1, ..Faults::default() });
+    writer.publish(a, "late").await;
+    let Inbound::Reply { reply: Reply::Published { position: late, .. }, .. } = house.inbox.next().await else {
+        panic!("stored, not delivered")
+    };
+    house.log.set_faults(Faults::default());
+    writer.publish(b, "in time").await;
+    // The tail check finds what was lost.
+    loop {
+        if let Inbound::Deliver(delivery) = house.inbox.next().await
+            && delivery.seq == late.seq
+        {
+            break;
+        }
+    }
+    let pid = SessionId::parse(&pid).expect("20 characters");
+    let identity =
+        Identity { session: SessionId::random(), user_id: None, variant: Variant::TextZh, locale: Locale::En };
+    let again = Conn { house: &house, key: ConnKey { slot: 71, ..key }, identity: Arc::new(identity) };
+    let resume = Some(plaza_edge::bridge::Resume::Pid { pid, offset: None });
+    again.send(1, Op::Open { room: None, resume }).await;
+    let reply = loop {
+        match house.inbox.next().await {
+            Inbound::Reply { to, reply, .. } if to == again.key => break reply,
+            _ => {}
+        }
+    };
+    assert!(matches!(reply, Reply::Opened { resumed: false, .. }), "{reply:?}");
+}
