@@ -9,6 +9,7 @@ mod fanout_log;
 mod fanout_service;
 mod feed;
 mod hub;
+mod leases;
 mod limits;
 mod recovery;
 mod relay;
