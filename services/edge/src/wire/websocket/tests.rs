@@ -258,9 +258,15 @@ proptest! {
     fn legal_streams_read_as_another_implementation_reads_them(stream in streams()) {
         let ours = all(&stream);
         let theirs = other(&stream);
-        // Both may stop at a fault, and name it differently; up to there they agree.
-        let legal = |got: &Vec<Got>| got.iter().take_while(|g| !matches!(g, Got::Violation(_))).cloned().collect::<Vec<_>>();
-        prop_assert_eq!(legal(&ours), legal(&theirs));
+        // Both may stop at a fault, and name it differently; up to there they agree. The other one shows a
+        // close with a code that is not allowed as a close with 1002.
+        let legal = |got: &[Got]| got.iter().take_while(|g| !matches!(g, Got::Violation(_))).cloned().collect::<Vec<_>>();
+        let faulty = matches!(ours.last(), Some(Got::Violation(_)));
+        let theirs = match theirs.split_last() {
+            Some((Got::Close(Some(1002)), before)) if faulty => before,
+            _ => &theirs[..],
+        };
+        prop_assert_eq!(legal(&ours), legal(theirs));
     }
 }
 
