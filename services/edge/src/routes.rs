@@ -129,8 +129,10 @@ fn connection_settings(config: &Config, edge_number: EdgeNumber) -> conn::Settin
 async fn health(State(door): State<Door>) -> (StatusCode, &'static str) {
     if door.public.readiness.is_ready() {
         (StatusCode::OK, "ok\n")
-    } else {
+    } else if door.public.readiness.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
     }
 }
 
@@ -153,7 +155,8 @@ async fn admit(State(door): State<Door>, request: Request, next: Next) -> Respon
 }
 
 async fn pass(door: &Door, known: bool, mut request: Request, next: Next) -> Response {
-    if !known && !door.public.readiness.is_ready() {
+    // Before the stores have been there a socket only waits for them: no reason to turn it away.
+    if !known && door.public.readiness.is_draining() {
         let after = fastrand::u8(1..=15).to_string();
         return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, after)], "draining\n").into_response();
     }

@@ -84,6 +84,11 @@ impl Readiness {
         facts.waiting.is_empty() && !facts.draining
     }
 
+    /// Whether the drain has begun.
+    pub fn is_draining(&self) -> bool {
+        self.lock().draining
+    }
+
     /// The body of `/readyz`: one line for each fact.
     fn describe(&self) -> (bool, String) {
         let facts = self.lock();
