@@ -7,6 +7,7 @@
 //! | [`proxy`] | nothing: a link between two of them that can be slow, silent or cut |
 //! | [`redis`] | `redis-server` |
 //! | [`nats`] | `nats-server` with JetStream |
+//! | [`nats_cluster`] | three of them that keep streams together |
 //! | [`otlp`] | a receiver of spans, in this process |
 //! | [`balancer`] | a load balancer without sticky sessions |
 //! | [`cluster`] | `plaza-edge`, `plaza-session` and `plaza-fanout`, as many as wanted |
@@ -16,6 +17,7 @@ use std::io::Write;
 pub mod balancer;
 pub mod cluster;
 pub mod nats;
+pub mod nats_cluster;
 pub mod otlp;
 pub mod process;
 pub mod proxy;
