@@ -46,6 +46,7 @@ fn the_page_of_error_codes_is_its_table() {
 const TABLES: &[(&str, &[Flag])] = &[
     ("The edge as a process: `plaza-edge`", plaza_edge::config::PROCESS_FLAGS),
     ("The edge: `plaza-edge` and `plaza`", plaza_edge::config::FLAGS),
+    ("Trying out a running Plaza: `plaza-edge check`", plaza_edge::check::FLAGS),
     ("The session service as a process: `plaza-session`", plaza_session::config::LISTEN_FLAGS),
     ("The session service: `plaza-session` and `plaza`", plaza_session::config::FLAGS),
     ("The fanout service as a process: `plaza-fanout`", plaza_fanout::config::LISTEN_FLAGS),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests end the test where they cannot go on")]
 
+mod check;
 mod clients;
 mod docs;
 mod fanout_cases;

@@ -7,10 +7,12 @@
 //! control/  the hub: rooms, memberships, sessions of this edge   feed/    NATS in, one exact sequence a room out
 //! upstream/ clients of the session and fanout services           peer/    relays to and from other edges
 //! trace     spans of a message                                   run      wires it all; drain, metrics, config
+//! check/    `plaza-edge check`: a running Plaza seen from outside
 //! ```
 
 pub mod accept;
 pub mod bridge;
+pub mod check;
 pub mod config;
 pub mod conn;
 pub mod control;

@@ -1,6 +1,7 @@
 //! `plaza-edge`: sockets, rooms and their delivery.
 
 use anyhow::Context;
+use plaza_edge::check;
 use plaza_edge::config::{Config, FLAGS, PROCESS_FLAGS, Process};
 use plaza_edge::feed::FeedSource;
 use plaza_edge::run::{Parts, run};
@@ -12,11 +13,16 @@ use plaza_kit::{net, telemetry, trace};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-const ABOUT: &str = "Terminates the sockets of Plaza: WebSocket, Engine.IO, Socket.IO, rooms and their delivery";
+const ABOUT: &str = "Terminates the sockets of Plaza: WebSocket, Engine.IO, Socket.IO, rooms and their delivery. \
+                     `plaza-edge check` tries out a running Plaza as a client; its --help tells more";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn main() -> anyhow::Result<ExitCode> {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "check") {
+        return Ok(check::main(VERSION));
+    }
     let flags = [PROCESS_FLAGS, FLAGS, telemetry::LOG_FLAGS];
-    let mut settings = Settings::from_args("plaza-edge", ABOUT, env!("CARGO_PKG_VERSION"), &flags);
+    let mut settings = Settings::from_args("plaza-edge", ABOUT, VERSION, &flags);
     telemetry::init(&mut settings);
     let process = Process::from_settings(&mut settings);
     let config = Config::from_settings(&mut settings);
@@ -29,13 +35,13 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let peer_listener = Some(net::bind(process.peer_listen, "peer-listen")?);
     let admin_listener = Some(net::bind(process.admin_listen, "admin-listen")?);
-    let metrics = Arc::new(Metrics::new("edge", env!("CARGO_PKG_VERSION")));
+    let metrics = Arc::new(Metrics::new("edge", VERSION));
     let (readiness, feed) = (Readiness::new(), FeedSource::Nats(process.nats));
     let parts = Parts { listeners, peer_listener, admin_listener, metrics, readiness, feed };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
-        trace::start("plaza-edge", env!("CARGO_PKG_VERSION"), &parts.metrics);
+        trace::start("plaza-edge", VERSION, &parts.metrics);
         let ended = run(config, parts, shutdown).await;
         trace::end().await;
         ended?;

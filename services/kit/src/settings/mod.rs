@@ -75,14 +75,17 @@ pub struct Settings {
 impl Settings {
     /// Reads the arguments and variables of this process.
     ///
-    /// Tables are read in order; of two flags with one name the first stands. `--help` and
+    /// A program of two words, such as `plaza-edge check`, begins to read behind the second. Tables are
+    /// read in order; of two flags with one name the first stands. `--help` and
     /// `--version` print to standard output and end the process with code 0. An argument that no
     /// table knows is a problem, to be reported by [`finish`](Self::finish) with all others; an
     /// unknown `PLAZA_` variable is only a [warning](Self::warnings). An empty variable counts as
     /// not set; an empty flag (`--allowed-origins=`) sets nothing in place of the default.
     pub fn from_args(program: &'static str, about: &'static str, version: &'static str, flags: &[&[Flag]]) -> Self {
         let flags = merge(flags);
-        let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+        let arguments = std::env::args_os()
+            .skip(program.split(' ').count())
+            .map(|argument| argument.to_string_lossy().into_owned());
         let variables = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
         match scan::scan(program, flags, arguments, variables) {
