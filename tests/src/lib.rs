@@ -6,6 +6,7 @@
 //! | [`process`] | any program, with its log in a file |
 //! | [`proxy`] | nothing: a link between two of them that can be slow, silent or cut |
 //! | [`redis`] | `redis-server` |
+//! | [`redis_sets`] | several of them: sentinels with their servers, a cluster |
 //! | [`nats`] | `nats-server` with JetStream |
 //! | [`nats_cluster`] | three of them that keep streams together |
 //! | [`otlp`] | a receiver of spans, in this process |
@@ -22,6 +23,7 @@ pub mod otlp;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod redis_sets;
 
 /// Says that a test cannot run on this machine, past the capture of the test harness:
 /// `not run: <what> (<why>)`. The test then returns.

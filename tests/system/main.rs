@@ -13,6 +13,7 @@ mod hub;
 mod leases;
 mod limits;
 mod recovery;
+mod redis_failover;
 mod relay;
 mod servers;
 mod session_service;

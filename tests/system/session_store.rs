@@ -14,11 +14,12 @@ use plaza_session::store::{
     SessionStore, StoreError, StoreOptions,
 };
 use plaza_tests::redis::RedisServer;
+use plaza_tests::redis_sets::RedisCluster;
 use std::time::{Duration, Instant};
 
 /// Leases are short here, so that their end can be waited for. Cases that need a living lease for
 /// longer send heartbeats.
-const OPTIONS: StoreOptions = StoreOptions {
+pub(super) const OPTIONS: StoreOptions = StoreOptions {
     lease: Duration::from_secs(4),
     recovery_window: Duration::from_millis(400),
     key_rotation: Duration::from_secs(24 * 3600),
@@ -40,6 +41,16 @@ macro_rules! conformance {
                 let server = super::RedisServer::start().await;
                 super::$case(&super::redis_store(&server)).await;
             })+
+        }
+        /// One cluster serves all, one after the other.
+        pub(super) async fn on_a_cluster() {
+            let cluster = RedisCluster::start("{plaza}").await;
+            let store = store_with(&cluster.url(), OPTIONS);
+            $(
+                cluster.flush().await;
+                println!("{}", stringify!($case));
+                $case(&store).await;
+            )+
         }
     };
 }
@@ -69,14 +80,18 @@ conformance! {
 }
 
 fn redis_store(server: &RedisServer) -> RedisStore {
-    RedisStore::new(&server.url(), OPTIONS, SessionMetrics::default(), Readiness::new()).expect("a redis:// URL")
+    store_with(&server.url(), OPTIONS)
 }
 
-fn edge_name(edge: &str) -> String {
+pub(super) fn store_with(url: &str, options: StoreOptions) -> RedisStore {
+    RedisStore::new(url, options, SessionMetrics::default(), Readiness::new()).expect("a URL of Redis")
+}
+
+pub(super) fn edge_name(edge: &str) -> String {
     format!("{edge}#{}", random::boot())
 }
 
-fn registration(incarnation: &str) -> Registration {
+pub(super) fn registration(incarnation: &str) -> Registration {
     Registration {
         incarnation: incarnation.to_owned(),
         advertise_addr: format!("{}:5001", incarnation.split('#').next().expect("split gives one part")),
@@ -104,7 +119,7 @@ fn name(text: &str) -> Name {
     Name { display: text.to_owned(), canonical: text.to_lowercase(), unique: None }
 }
 
-fn unique(text: &str) -> Name {
+pub(super) fn unique(text: &str) -> Name {
     Name { unique: Some(text.to_lowercase()), ..name(text) }
 }
 
@@ -122,7 +137,7 @@ fn open(session: &str) -> Op {
     Op::Open(opening(session))
 }
 
-fn open_as(session: &str, name: Name) -> Op {
+pub(super) fn open_as(session: &str, name: Name) -> Op {
     Op::Open(Opening { name: Some(name), ..opening(session) })
 }
 

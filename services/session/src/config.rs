@@ -30,8 +30,8 @@ pub const FLAGS: &[Flag] = &[
         name: "redis-url",
         default: None,
         value: "URL",
-        help: "Redis server of the sessions, redis:// or rediss://, such as redis://127.0.0.1:6379; \
-               6.2 or newer",
+        help: "Redis of the sessions, 6.2 or newer: redis://host:6379, rediss:// with TLS; a cluster by several \
+               nodes, redis://a:6379,b:6379; a master by its sentinels, redis+sentinel://a:26379,b:26379/name",
         section: "Sessions",
     },
     Flag {

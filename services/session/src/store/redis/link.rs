@@ -2,27 +2,25 @@
 //! probe while the others fail at once.
 
 use super::super::StoreError;
-use super::Script;
+use super::script::Script;
+use super::target::{Connection, Target};
 use crate::TRACER;
 use crate::metrics::SessionMetrics;
 use plaza_kit::admin::Readiness;
 use plaza_kit::trace::SpanKind;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Longest wait for one answer on a connection.
-const RESPONSE: Duration = Duration::from_millis(500);
-/// Longest wait for a connection, and for a call with everything.
+/// Longest wait for a call with everything.
 const CALL: Duration = Duration::from_secs(1);
 /// While Redis is away, one call in this time tries it; the others fail at once.
 const PROBE: Duration = Duration::from_millis(250);
 
-/// One server, or a Service that leads to one.
+/// The store's Redis, wherever it is just now.
 #[derive(Debug)]
 pub(super) struct Link {
-    client: Client,
+    target: Target,
     state: Mutex<State>,
     metrics: SessionMetrics,
     readiness: Readiness,
@@ -30,7 +28,7 @@ pub(super) struct Link {
 
 #[derive(Debug)]
 struct State {
-    manager: Option<ConnectionManager>,
+    connection: Option<Connection>,
     away: bool,
     /// It has answered once.
     seen: bool,
@@ -38,15 +36,15 @@ struct State {
 }
 
 impl Link {
-    pub(super) fn new(client: Client, metrics: SessionMetrics, readiness: Readiness) -> Self {
-        let state = Mutex::new(State { manager: None, away: false, seen: false, next_probe: Instant::now() });
+    pub(super) fn new(target: Target, metrics: SessionMetrics, readiness: Readiness) -> Self {
+        let state = Mutex::new(State { connection: None, away: false, seen: false, next_probe: Instant::now() });
         readiness.expect("redis");
-        Self { client, state, metrics, readiness }
+        Self { target, state, metrics, readiness }
     }
 
     /// Runs a script.
     pub(super) async fn call(&self, script: &'static Script, args: &[Vec<u8>]) -> Result<Value, StoreError> {
-        let mut manager = self.admit().inspect_err(|_| self.metrics.store_call(script.name, "skipped", None))?;
+        self.admit().inspect_err(|_| self.metrics.store_call(script.name, "skipped", None))?;
         let begin = Instant::now();
         let mut span = TRACER.here(script.name, SpanKind::Client);
         if let Some(span) = &mut span {
@@ -54,12 +52,7 @@ impl Link {
             span.set("db.operation.name", "EVALSHA");
             span.set("db.stored_procedure.name", script.name);
         }
-        let mut invocation = script.code.prepare_invoke();
-        invocation.key(super::TAG);
-        for arg in args {
-            invocation.arg(arg.as_slice());
-        }
-        let answer = match tokio::time::timeout(CALL, invocation.invoke_async::<Value>(&mut manager)).await {
+        let answer = match tokio::time::timeout(CALL, self.run(script, args)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.failure(&error)),
             Err(_) => Err(StoreError::Unavailable(format!("no answer within {CALL:?}"))),
@@ -84,7 +77,7 @@ impl Link {
         answer
     }
 
-    fn admit(&self) -> Result<ConnectionManager, StoreError> {
+    fn admit(&self) -> Result<(), StoreError> {
         let mut state = self.lock();
         let now = Instant::now();
         if state.away {
@@ -93,19 +86,19 @@ impl Link {
             }
             state.next_probe = now + PROBE;
         }
-        if let Some(manager) = &state.manager {
-            return Ok(manager.clone());
-        }
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(RESPONSE))
-            .set_connection_timeout(Some(CALL))
-            .set_min_delay(Duration::from_millis(100))
-            .set_max_delay(Duration::from_secs(1))
-            .set_number_of_retries(1);
-        let manager = ConnectionManager::new_lazy_with_config(self.client.clone(), config)
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        state.manager = Some(manager.clone());
-        Ok(manager)
+        Ok(())
+    }
+
+    async fn run(&self, script: &Script, args: &[Vec<u8>]) -> Result<Value, RedisError> {
+        let kept = self.lock().connection.clone();
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => {
+                let made = self.target.connect().await?;
+                self.lock().connection.insert(made).clone()
+            }
+        };
+        connection.run(script, super::TAG, args).await
     }
 
     /// What an error means for the call, and for the connection.
@@ -116,7 +109,7 @@ impl Link {
             kind,
             ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::BusyLoading)
         ) {
-            self.lock().manager = None;
+            self.lock().connection = None;
             return StoreError::Unavailable(error.to_string());
         }
         let refused_for_good = matches!(
@@ -140,6 +133,8 @@ impl Link {
         let changed = {
             let mut state = self.lock();
             state.next_probe = Instant::now() + PROBE;
+            // Its server may be one no more.
+            state.connection.take_if(|connection| !connection.renews_itself());
             !std::mem::replace(&mut state.away, true)
         };
         if changed {

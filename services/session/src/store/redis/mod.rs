@@ -6,6 +6,7 @@
 mod link;
 mod reply;
 mod script;
+mod target;
 
 use super::{
     Applied, COMMANDS_PER_HEARTBEAT, Filter, ForEdge, Lease, Name, Op, Opening, Outbox, Page, Pulse, Reaped, RecoverBy,
@@ -18,11 +19,11 @@ use link::Link;
 use plaza_kit::admin::Readiness;
 use plaza_proto::ids::RoomName;
 use plaza_proto::session::{Member, Session};
-use redis::IntoConnectionInfo;
 use reply::{Fields, answer};
 use script::Script;
 use sha2::{Digest, Sha256};
 use std::time::Duration;
+use target::Target;
 
 /// Declared as the key of each script, so that a cluster finds the slot of all keys.
 const TAG: &str = "{plaza}";
@@ -46,7 +47,7 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// A store on the server of a `redis://` or `rediss://` URL. Connects with the first call.
+    /// A store on the server, the master or the cluster that a URL names. Connects with the first call.
     ///
     /// # Errors
     /// [`BadUrl`] says what kind of URL is taken.
@@ -56,8 +57,8 @@ impl RedisStore {
         metrics: SessionMetrics,
         readiness: Readiness,
     ) -> Result<Self, BadUrl> {
-        let client = client(url).map_err(BadUrl)?;
-        Ok(Self { link: Link::new(client, metrics, readiness), options })
+        let target = Target::parse(url).map_err(BadUrl)?;
+        Ok(Self { link: Link::new(target, metrics, readiness), options })
     }
 
     async fn call(&self, script: &'static Script, args: Args) -> Result<Fields, StoreError> {
@@ -74,21 +75,7 @@ impl RedisStore {
 /// # Errors
 /// A sentence that says what is taken.
 pub fn check_url(url: &str) -> Result<(), String> {
-    client(url).map(|_| ())
-}
-
-fn client(url: &str) -> Result<redis::Client, String> {
-    if url.contains(',') {
-        return Err("names several servers; one redis:// or rediss:// URL is taken, clusters are not yet".to_owned());
-    }
-    if url.starts_with("redis+sentinel://") || url.starts_with("rediss+sentinel://") {
-        return Err("names sentinels, which are not taken yet; use redis:// or rediss:// of the master".to_owned());
-    }
-    if !url.starts_with("redis://") && !url.starts_with("rediss://") {
-        return Err("is no redis:// or rediss:// URL, such as redis://127.0.0.1:6379".to_owned());
-    }
-    let info = url.into_connection_info().map_err(|_| "is no URL of a Redis server".to_owned())?;
-    redis::Client::open(info).map_err(|_| "is no URL of a Redis server that can be used".to_owned())
+    Target::parse(url).map(|_| ())
 }
 
 /// Arguments of a script.
@@ -271,22 +258,5 @@ impl SessionStore for RedisStore {
     async fn totals(&self) -> Result<Totals, StoreError> {
         let mut fields = self.call(&script::TOTALS, Args::default()).await?;
         Ok(Totals { sessions: fields.number()?, leases: fields.number()?, outbox: fields.number()? })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_that_are_not_taken_say_which_are() {
-        assert!(check_url("redis://127.0.0.1:6379").is_ok());
-        assert!(check_url("rediss://:secret@redis.example:6380/0").is_ok());
-        for url in ["127.0.0.1:6379", "redis+sentinel://a:1/m", "redis://a:1,redis://b:1", "http://a", "redis://"] {
-            if let Err(message) = check_url(url) {
-                assert!(message.contains("redis") || message.contains("Redis"), "{message}");
-            }
-        }
-        assert!(check_url("redis+sentinel://a:1/m").is_err_and(|m| m.contains("sentinels")));
     }
 }

@@ -1,19 +1,56 @@
 //! The scripts. Each is the keys, what they share, and its own part; loaded once, called by hash.
 
+use redis::aio::ConnectionLike;
+use redis::{ErrorKind, RedisResult, ServerErrorKind, Value};
 use std::sync::LazyLock;
 
 /// A script and its name in the metrics.
 #[derive(Debug)]
 pub(super) struct Script {
     pub(super) name: &'static str,
-    pub(super) code: LazyLock<redis::Script>,
+    code: LazyLock<Code>,
+}
+
+#[derive(Debug)]
+struct Code {
+    text: String,
+    hash: String,
 }
 
 const KEYS: &str = include_str!("lua/keys.lua");
 const COMMON: &str = include_str!("lua/common.lua");
 
-fn whole(body: &str) -> redis::Script {
-    redis::Script::new(&[KEYS, COMMON, body].join("\n"))
+fn whole(body: &str) -> Code {
+    let text = [KEYS, COMMON, body].join("\n");
+    let hash = redis::Script::new(&text).get_hash().to_owned();
+    Code { text, hash }
+}
+
+impl Script {
+    /// Calls it by its hash, and with its text where the server does not know it yet: of a cluster only
+    /// the server of the key need know it.
+    pub(super) async fn run(
+        &self,
+        connection: &mut impl ConnectionLike,
+        key: &str,
+        args: &[Vec<u8>],
+    ) -> RedisResult<Value> {
+        let call = |verb: &str, code: &str| {
+            let mut call = redis::cmd(verb);
+            call.arg(code).arg(1).arg(key);
+            for arg in args {
+                call.arg(arg.as_slice());
+            }
+            call
+        };
+        let answer = call("EVALSHA", &self.code.hash).query_async(connection).await;
+        match answer {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                call("EVAL", &self.code.text).query_async(connection).await
+            }
+            answer => answer,
+        }
+    }
 }
 
 pub(super) static REGISTER: Script =

@@ -1,0 +1,85 @@
+//! The session store on servers that stand in for each other: no restart, nothing lost that was replicated.
+
+use super::session_store::{OPTIONS, edge_name, on_a_cluster, open_as, registration, store_with, unique};
+use plaza_session::store::{Outcome, SessionStore, StoreError, StoreOptions};
+use plaza_tests::redis_sets::{RedisCluster, RedisFailover};
+use std::time::{Duration, Instant};
+
+/// A dead master is replaced within this (faults.md row 11).
+const REPLACED: Duration = Duration::from_secs(15);
+
+/// Leases outlive what happens here.
+const PATIENT: StoreOptions = StoreOptions { lease: Duration::from_secs(60), ..OPTIONS };
+
+/// Sends heartbeats until one is answered, and returns how long that took. The lease must have lived
+/// on: a lost one would be another error.
+async fn until_answered(store: &dyn SessionStore, edge: &str, counter: u64) -> Duration {
+    let begin = Instant::now();
+    loop {
+        match store.heartbeat(edge, counter, 0, Vec::new()).await {
+            Ok(pulse) => {
+                assert!(pulse.counter + 1 >= counter, "the store has lost what was written last: {pulse:?}");
+                return begin.elapsed();
+            }
+            Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+async fn hold_a_name(store: &dyn SessionStore, edge: &str) {
+    store.register(registration(edge)).await.expect("a registration");
+    store.heartbeat(edge, 1, 0, Vec::new()).await.expect("a heartbeat");
+    let applied = store.apply(edge, vec![open_as("one", unique("Ada"))]).await.expect("an open session");
+    assert!(matches!(applied.outcomes[..], [Outcome::Session(_)]), "{applied:?}");
+}
+
+async fn name_is_held(store: &dyn SessionStore, edge: &str) {
+    let applied = store.apply(edge, vec![open_as("two", unique("Ada"))]).await.expect("an answer");
+    assert!(matches!(applied.outcomes[..], [Outcome::Refused(_)]), "the name was stolen: {applied:?}");
+}
+
+#[tokio::test]
+async fn sentinels_name_another_master_and_the_store_follows() {
+    let mut set = RedisFailover::start().await;
+    let store = store_with(&set.url(), PATIENT);
+    let edge = edge_name("a");
+    hold_a_name(&store, &edge).await;
+    let first = set.master().await;
+    set.replicated(first).await;
+
+    set.kill(first);
+    let took = until_answered(&store, &edge, 2).await;
+    assert!(took < REPLACED, "{took:?}");
+    let second = set.master().await;
+    assert_ne!(first, second);
+    name_is_held(&store, &edge).await;
+
+    // The old master comes back empty and believes that it is one: nothing of ours goes there.
+    set.restart(first).await;
+    let begin = Instant::now();
+    while !set.is_replica(first).await {
+        store.heartbeat(&edge, 3, 0, Vec::new()).await.expect("the new master serves on");
+        assert!(begin.elapsed() < Duration::from_secs(60), "the sentinels leave two masters");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    name_is_held(&store, &edge).await;
+}
+
+#[tokio::test]
+async fn a_cluster_promotes_a_replica_and_the_store_follows() {
+    let mut cluster = RedisCluster::start("{plaza}").await;
+    let store = store_with(&cluster.url(), PATIENT);
+    let edge = edge_name("a");
+    hold_a_name(&store, &edge).await;
+    cluster.replicated().await;
+    cluster.kill_followed();
+    let took = until_answered(&store, &edge, 2).await;
+    assert!(took < REPLACED, "{took:?}");
+    name_is_held(&store, &edge).await;
+}
+
+#[tokio::test]
+async fn a_cluster_of_three_passes_the_cases_of_the_store() {
+    on_a_cluster().await;
+}
