@@ -12,6 +12,7 @@ mod feed;
 mod hub;
 mod leases;
 mod limits;
+mod nats_three;
 mod recovery;
 mod redis_failover;
 mod relay;

@@ -271,7 +271,10 @@ impl Hub {
                     self.metrics.repairs.inc();
                     self.with_sequencer(id, |sequencer, now, out| match result {
                         Ok(answer) => sequencer.on_read(ticket, answer, now, out),
-                        Err(_) => sequencer.on_read_failed(ticket, now),
+                        Err(code) => {
+                            let away = matches!(code, Code::Unavailable | Code::Timeout | Code::Busy);
+                            sequencer.on_read_failed(ticket, away, now);
+                        }
                     });
                 }
                 Waiter::Joins(id) => self.on_replay(id, key, result),

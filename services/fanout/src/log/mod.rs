@@ -238,14 +238,6 @@ pub enum LogError {
     /// No answer in time.
     #[error("the store did not answer within {0} ms")]
     Timeout(u64),
-    /// The store holds less than the caller knows to exist; it may catch up.
-    #[error("the store answered up to {found}, but {needed} exists")]
-    Stale {
-        /// Where the answer ended.
-        found: u64,
-        /// What is known to exist.
-        needed: u64,
-    },
     /// An answer that is not understood.
     #[error("the store's answer is not understood: {0}")]
     Protocol(String),
@@ -255,7 +247,7 @@ impl LogError {
     /// The code of the one table.
     pub const fn code(&self) -> Code {
         match self {
-            Self::Unavailable(_) | Self::Stale { .. } => Code::Unavailable,
+            Self::Unavailable(_) => Code::Unavailable,
             Self::Timeout(_) => Code::Timeout,
             Self::Protocol(_) => Code::Internal,
         }

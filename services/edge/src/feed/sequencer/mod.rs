@@ -28,7 +28,8 @@ pub use kept::{Stored, parse};
 /// Milliseconds of any monotonic clock.
 pub type Millis = u64;
 
-/// A repair that takes longer ends in a reset.
+/// A repair for which the store answers so long, and never with what is missing, ends in a reset. While
+/// the store is away nothing is known to be lost: members wait for it.
 const REPAIR_BUDGET: Millis = 30_000;
 /// Wait before a read is tried again: the first time, and at most.
 const RETRY: (Millis, Millis) = (100, 3_000);
@@ -266,10 +267,21 @@ impl Sequencer {
         }
     }
 
-    /// A read failed: it is tried again, more and more slowly.
-    pub fn on_read_failed(&mut self, ticket: u64, now: Millis) {
+    /// A read failed: it is tried again, more and more slowly. `away`: the store was not reached, which
+    /// takes nothing from the budget of a repair.
+    pub fn on_read_failed(&mut self, ticket: u64, away: bool, now: Millis) {
         if ticket == self.ticket && self.asked.take().is_some() {
+            if away {
+                self.store_is_away(now);
+            }
             self.again(now);
+        }
+    }
+
+    /// The budget begins with the first answer.
+    fn store_is_away(&mut self, now: Millis) {
+        if let State::Repairing { since, .. } | State::Verifying { since } = &mut self.state {
+            *since = now;
         }
     }
 
@@ -285,12 +297,16 @@ impl Sequencer {
 
     /// Time has passed: asks again for what has no answer, and gives up what took too long.
     pub fn on_tick(&mut self, now: Millis, out: &mut Vec<Action>) {
+        let unanswered = self.asked.is_some_and(|t| now >= t + LOST);
+        if unanswered {
+            self.store_is_away(now);
+        }
         if let State::Repairing { since, .. } | State::Verifying { since } = self.state
             && now >= since + REPAIR_BUDGET
         {
             return self.lose(ResetReason::Unavailable, now, out);
         }
-        if self.asked.is_some_and(|t| now >= t + LOST) || self.retry_at.is_some_and(|t| now >= t) {
+        if unanswered || self.retry_at.is_some_and(|t| now >= t) {
             self.ask(now, out);
         }
     }

@@ -172,7 +172,7 @@ impl World {
         self.pending = rest;
         for (_, ticket, read) in due {
             if self.random.one_in(self.faults.read_fails) {
-                self.sequencer.on_read_failed(ticket, self.now);
+                self.sequencer.on_read_failed(ticket, true, self.now);
             } else {
                 let behind = if self.random.one_in(self.faults.stale) { self.random.below(4) as usize } else { 0 };
                 let answer = self.log.read(read, behind);

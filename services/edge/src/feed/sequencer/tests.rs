@@ -139,16 +139,51 @@ fn data_i14_trimmed_events_are_told_and_the_rest_follows() {
 
 #[test]
 fn a_repair_that_finds_no_end_is_told_after_thirty_seconds() {
-    let (mut room, mut out) = (live(), Vec::new());
-    room.on_event(event(30, 25), 0, &mut out);
-    let mut now = 0;
-    while room.is_joinable() {
-        let (ticket, _) = asked(&out);
-        room.on_read_failed(ticket, now);
-        now = room.wake_at().expect("a repair has a next step");
-        room.on_tick(now, &mut out);
+    for fault in [None, Some(false)] {
+        let (mut room, mut out) = (live(), Vec::new());
+        room.on_event(event(30, 25), 0, &mut out);
+        let mut now = 0;
+        while room.is_joinable() {
+            let (ticket, _) = asked(&out);
+            match fault {
+                // A replica that never catches up, or an answer that nobody understands.
+                None => room.on_read(ticket, &answer(&[21], 21), now, &mut out),
+                Some(away) => room.on_read_failed(ticket, away, now),
+            }
+            now = room.wake_at().expect("a repair has a next step");
+            room.on_tick(now, &mut out);
+        }
+        assert_eq!(now, 30_000);
     }
-    assert_eq!(now, 30_000);
+}
+
+#[test]
+fn a_repair_waits_for_a_store_that_is_away() {
+    for silent in [false, true] {
+        let (mut room, mut out) = (live(), Vec::new());
+        room.on_event(event(30, 25), 0, &mut out);
+        let mut now = 0;
+        while now < 300_000 {
+            let (ticket, _) = asked(&out);
+            if !silent {
+                room.on_read_failed(ticket, true, now);
+            }
+            now = room.wake_at().expect("a repair has a next step");
+            room.on_tick(now, &mut out);
+            assert!(room.is_joinable(), "members were reset at {now}");
+        }
+        // From here on the store answers: a follower first, that is behind for a while.
+        let back = now;
+        while now < back + 20_000 {
+            let (ticket, _) = asked(&out);
+            room.on_read(ticket, &answer(&[], 20), now, &mut out);
+            now = room.wake_at().expect("a repair has a next step");
+            room.on_tick(now, &mut out);
+        }
+        let (ticket, _) = asked(&out);
+        room.on_read(ticket, &answer(&[21, 25], 30), now, &mut out);
+        assert_eq!(delivered(&out), [21, 25, 30]);
+    }
 }
 
 #[test]

@@ -98,7 +98,7 @@ impl Shared {
                 self.check.notify_one();
                 return Attempt::Again(Code::Unavailable);
             }
-            Err(LogError::Timeout(_) | LogError::Stale { .. } | LogError::Protocol(_)) => {
+            Err(LogError::Timeout(_) | LogError::Protocol(_)) => {
                 return Attempt::Again(Code::Timeout);
             }
         };
