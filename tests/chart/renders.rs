@@ -27,10 +27,13 @@ impl Render {
         self.documents.iter().filter(move |document| document["kind"] == kind)
     }
 
-    /// Name and template of each workload.
+    /// Name and template of each workload, and each pod of its own.
     pub(crate) fn pods(&self) -> impl Iterator<Item = (&str, &Value)> {
-        let workloads = self.documents.iter().filter(|d| d["spec"]["template"]["spec"]["containers"].is_array());
-        workloads.map(|d| (name(d), &d["spec"]["template"]))
+        let pods = self.documents.iter().map(|document| {
+            let is_pod = document["kind"] == "Pod";
+            (name(document), if is_pod { document } else { &document["spec"]["template"] })
+        });
+        pods.filter(|(_, template)| template["spec"]["containers"].is_array())
     }
 }
 
