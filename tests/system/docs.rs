@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use plaza_edge::engine::Shard;
-use plaza_edge::metrics::{Handshakes, HubMetrics, ShardMetrics};
+use plaza_edge::metrics::{self, Handshakes, HubMetrics, ShardMetrics};
 use plaza_edge::peer::PeerMetrics;
 use plaza_fanout::metrics::FanoutMetrics;
 use plaza_kit::admin::Readiness;
@@ -120,6 +120,9 @@ async fn the_page_of_metrics_is_what_the_programs_export() {
     );
     let mut seen = BTreeSet::new();
     let common = exported(|metrics| {
+        for calls in [metrics.served_calls(), metrics.made_calls()] {
+            calls.ended("package.Service/Method", tonic::Code::Ok, Default::default(), None);
+        }
         metrics.registry(|registry| {
             registry.register_collector(Box::new(Readiness::new()));
             plaza_kit::trace::register(registry);
@@ -128,13 +131,15 @@ async fn the_page_of_metrics_is_what_the_programs_export() {
     let edge = exported(|metrics| {
         let shard = Shard::new(0, Default::default(), tokio::sync::mpsc::channel(1).0).unwrap();
         metrics.registry(|registry| {
-            HubMetrics::register(registry);
+            HubMetrics::register(registry, metrics.made_calls());
             Handshakes::register(registry);
+            metrics::register_drain_window(registry, Default::default());
             ShardMetrics::register(registry, &[shard.handle()]);
             PeerMetrics::register(registry);
         });
     });
-    let session = exported(|metrics| drop(metrics.registry(SessionMetrics::register)));
+    let session =
+        exported(|metrics| drop(metrics.registry(|registry| SessionMetrics::register(registry, metrics.made_calls()))));
     let fanout = exported(|metrics| drop(metrics.registry(FanoutMetrics::new)));
     for (title, text) in [
         ("Every program", common),

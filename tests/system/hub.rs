@@ -127,7 +127,7 @@ impl House {
         let inbox = Inbox::default();
         let ends =
             Ends { requests: asked, outlets: vec![Box::new(inbox.clone())], feed: Box::new(MemoryFeed::new(feed)) };
-        let hub_metrics = metrics.registry(HubMetrics::register);
+        let hub_metrics = metrics.registry(|registry| HubMetrics::register(registry, metrics.made_calls()));
         control::start(
             &config,
             "127.0.0.1:1".into(),

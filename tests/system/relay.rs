@@ -269,10 +269,10 @@ async fn n1_upgrades_complete_over_several_edges() {
         }
     }
     becomes(&cluster.edges[2], "plaza_relayed_sockets", 1.0).await;
-    becomes(&cluster.edges[0], "plaza_connections", 1.0).await;
+    becomes(&cluster.edges[0], "plaza_connections{protocol=\"socketio\",transport=\"websocket\"}", 1.0).await;
     ws.close(None).await.unwrap();
     becomes(&cluster.edges[2], "plaza_relayed_sockets", 0.0).await;
-    becomes(&cluster.edges[0], "plaza_connections", 0.0).await;
+    becomes(&cluster.edges[0], "plaza_connections{protocol=\"socketio\",transport=\"websocket\"}", 0.0).await;
 
     // An unknown session is refused before any 101, by its owner.
     let Err(Error::Http(refused)) = polling.probe(c).await else { panic!("no 101") };

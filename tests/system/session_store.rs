@@ -1,6 +1,7 @@
 //! The conformance cases of the session store: the same for memory and Redis.
 
 use plaza_kit::admin::Readiness;
+use plaza_kit::metrics::Metrics;
 use plaza_proto::code::Code;
 use plaza_proto::fanout::command::Command as Body;
 use plaza_proto::ids::RoomName;
@@ -84,7 +85,9 @@ fn redis_store(server: &RedisServer) -> RedisStore {
 }
 
 pub(super) fn store_with(url: &str, options: StoreOptions) -> RedisStore {
-    RedisStore::new(url, options, SessionMetrics::default(), Readiness::new()).expect("a URL of Redis")
+    let metrics = Metrics::new("test", "0");
+    let metrics = metrics.registry(|registry| SessionMetrics::register(registry, metrics.made_calls()));
+    RedisStore::new(url, options, metrics, Readiness::new()).expect("a URL of Redis")
 }
 
 pub(super) fn edge_name(edge: &str) -> String {

@@ -14,7 +14,7 @@ use crate::engine::{self, Shard, ShardHandle};
 use crate::feed::memory::MemoryFeed;
 use crate::feed::nats::{NatsFeed, NatsFeedError};
 use crate::feed::{EventFeed, FeedSource};
-use crate::metrics::{Handshakes, HubMetrics, ShardMetrics};
+use crate::metrics::{self, Handshakes, HubMetrics, ShardMetrics};
 use crate::peer::{PeerMetrics, Peers};
 use crate::routes::Public;
 use crate::upstream::registration::Registration;
@@ -81,8 +81,9 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     // Until both have been there once, a socket would only wait.
     readiness.expect("session");
     readiness.expect("feed");
-    let hub_metrics = metrics.registry(HubMetrics::register);
+    let hub_metrics = metrics.registry(|registry| HubMetrics::register(registry, metrics.made_calls()));
     let handshakes = metrics.registry(Handshakes::register);
+    metrics.registry(|registry| metrics::register_drain_window(registry, config.drain_window));
     let advertise_addr = advertise_addr(&config, parts.peer_listener.as_ref())?;
 
     let (requests, inbox) = control::channel();
@@ -112,7 +113,7 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     );
 
     let session = config.session.channel(&upstream);
-    let peers = Peers::new(registration, session, metrics.registry(PeerMetrics::register));
+    let peers = Peers::new(registration, session, metrics.made_calls(), metrics.registry(PeerMetrics::register));
     if let Some(listener) = parts.admin_listener {
         admin::serve(listener, metrics, readiness.clone(), &shutdown)?;
     }

@@ -110,14 +110,21 @@ impl Requests {
         context
     }
 
-    /// The publish of this request has a result, after so many sends.
-    pub(crate) fn published(&mut self, from: ConnKey, id: u32, error: Option<&'static str>, sends: u32) {
-        let Some(mut call) = self.get_mut(from, id).and_then(|traced| traced.call.take()) else { return };
+    /// The publish of this request has a result, after so many sends. The trace's id, if it is sampled.
+    pub(crate) fn published(
+        &mut self,
+        from: ConnKey,
+        id: u32,
+        error: Option<&'static str>,
+        sends: u32,
+    ) -> Option<String> {
+        let mut call = self.get_mut(from, id).and_then(|traced| traced.call.take())?;
         call.set("plaza.sends", i64::from(sends));
         call.set("rpc.status_code", "OK");
         if let Some(error) = error {
             call.fail(error);
         }
+        Some(call.trace_id())
     }
 
     /// The context of a request, for the calls that it needs.

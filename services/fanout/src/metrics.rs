@@ -5,7 +5,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
+use std::time::Duration;
 use tonic::{Code, Status};
 
 /// Upper bounds of the acknowledgement times, in seconds: from a server on the same host to the whole budget.
@@ -43,7 +44,62 @@ pub struct FanoutMetrics {
     pub beats: Counter,
     /// Changes of the stream's epoch that this process has made or met.
     pub epoch_changes: Counter,
+    /// Requests of NATS.
+    pub nats: NatsCalls,
+    /// Bytes that the stream held when it was last asked.
+    pub stream_bytes: Gauge,
+    /// Messages that the stream held when it was last asked.
+    pub stream_messages: Gauge,
     calls: Family<CallLabels, Counter>,
+}
+
+/// What is asked of NATS.
+#[derive(Clone, Copy, Debug)]
+pub enum NatsCall {
+    /// A publish, until its acknowledgement.
+    Publish,
+    /// Events by JetStream's direct way.
+    Read,
+    /// One event, from the leader.
+    Message,
+    /// What the stream is, and changes of it.
+    Stream,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug)]
+pub enum NatsResult {
+    /// An answer, which may be a refusal.
+    Answered,
+    /// None in time.
+    Timeout,
+    /// There is no connection.
+    Unavailable,
+}
+
+/// Times of NATS' answers, by call and result.
+#[derive(Clone, Debug)]
+pub struct NatsCalls([[Histogram; 3]; 4]);
+
+impl NatsCalls {
+    const CALLS: [&'static str; 4] = ["publish", "read", "message", "stream"];
+    const RESULTS: [&'static str; 3] = ["answered", "timeout", "unavailable"];
+
+    fn register(registry: &mut Registry) -> Self {
+        type Labels = [(&'static str, &'static str); 2];
+        let family: Family<Labels, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(ACK_SECONDS));
+        let each = Self::CALLS
+            .map(|call| Self::RESULTS.map(|result| family.get_or_create_owned(&[("call", call), ("result", result)])));
+        let help = "Time of a request of NATS by what was asked and what became of it";
+        registry.register_with_unit("plaza_fanout_nats", help, Unit::Seconds, family);
+        Self(each)
+    }
+
+    /// A request has ended.
+    pub fn ended(&self, call: NatsCall, result: NatsResult, took: Duration) {
+        self.0[call as usize][result as usize].observe(took.as_secs_f64());
+    }
 }
 
 /// Counters of the outcomes of a publish.
@@ -76,6 +132,9 @@ impl FanoutMetrics {
             leader_reads: Counter::default(),
             beats: Counter::default(),
             epoch_changes: Counter::default(),
+            nats: NatsCalls::register(registry),
+            stream_bytes: Gauge::default(),
+            stream_messages: Gauge::default(),
             calls: Family::default(),
         };
         // The series exists from the start.
@@ -92,7 +151,12 @@ impl FanoutMetrics {
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
-        registry.register("plaza_fanout_ack_seconds", "Time to the acknowledgement", metrics.ack_seconds.clone());
+        let help = "Time of a publish from its first attempt to the store's acknowledgement";
+        registry.register_with_unit("plaza_fanout_ack", help, Unit::Seconds, metrics.ack_seconds.clone());
+        let help = "Bytes in the stream, when an edge last asked for its end";
+        registry.register("plaza_fanout_stream_bytes", help, metrics.stream_bytes.clone());
+        let help = "Messages in the stream, when an edge last asked for its end";
+        registry.register("plaza_fanout_stream_messages", help, metrics.stream_messages.clone());
         registry.register("plaza_fanout_in_flight", "Publishes without a result", metrics.in_flight.clone());
         registry.register("plaza_fanout_grpc_calls", "gRPC calls by method and code", metrics.calls.clone());
         metrics

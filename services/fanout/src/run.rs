@@ -59,6 +59,7 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`]: at start, and when the store turns out to be one that can never serve.
 pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(), RunError> {
+    let served = parts.metrics.served_calls();
     let metrics = Arc::new(parts.metrics.registry(FanoutMetrics::new));
     if let Some(listener) = parts.admin_listener {
         admin::serve(listener, Arc::clone(&parts.metrics), parts.readiness.clone(), &shutdown)?;
@@ -78,7 +79,7 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     };
     let routes = Routes::new(Fanout::new(log, metrics, shutdown.clone()).into_server());
     latch.release();
-    let serving = grpc::serve(parts.listener, routes, &[SERVICE_NAME], parts.grpc, shutdown.clone());
+    let serving = grpc::serve(parts.listener, routes, &[SERVICE_NAME], parts.grpc, served, shutdown.clone());
     match store {
         None => serving.await?,
         Some(store) => tokio::select! {

@@ -9,10 +9,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -37,7 +39,8 @@ struct Facts {
     /// How many latches of each name are still held.
     waiting: BTreeMap<&'static str, usize>,
     degraded: BTreeMap<&'static str, String>,
-    draining: bool,
+    /// Since when.
+    draining: Option<Instant>,
 }
 
 impl Readiness {
@@ -62,7 +65,7 @@ impl Readiness {
 
     /// Not ready from now on: the drain has begun.
     pub fn drain(&self) {
-        self.lock().draining = true;
+        self.lock().draining.get_or_insert_with(Instant::now);
     }
 
     /// States or, with `None`, ends a fact that operators should know and that does not fail
@@ -81,20 +84,20 @@ impl Readiness {
     /// Whether new work should come here.
     pub fn is_ready(&self) -> bool {
         let facts = self.lock();
-        facts.waiting.is_empty() && !facts.draining
+        facts.waiting.is_empty() && facts.draining.is_none()
     }
 
     /// Whether the drain has begun.
     pub fn is_draining(&self) -> bool {
-        self.lock().draining
+        self.lock().draining.is_some()
     }
 
     /// The body of `/readyz`: one line for each fact.
     fn describe(&self) -> (bool, String) {
         let facts = self.lock();
-        let ready = facts.waiting.is_empty() && !facts.draining;
+        let ready = facts.waiting.is_empty() && facts.draining.is_none();
         let mut body = String::from(if ready { "ready\n" } else { "not ready\n" });
-        if facts.draining {
+        if facts.draining.is_some() {
             body.push_str("draining\n");
         }
         for name in facts.waiting.keys() {
@@ -123,8 +126,11 @@ impl Collector for Readiness {
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
         };
         gauge("plaza_ready", "Whether new work should come here: 1 or 0", i64::from(self.is_ready()))?;
-        gauge("plaza_draining", "Whether the drain has begun: 1 or 0", i64::from(draining))?;
-        gauge("plaza_degraded", "Facts that are wrong and take no traffic away, see /readyz", degraded as i64)
+        gauge("plaza_draining", "Whether the drain has begun: 1 or 0", i64::from(draining.is_some()))?;
+        gauge("plaza_degraded", "Facts that are wrong and take no traffic away, see /readyz", degraded as i64)?;
+        let since = ConstGauge::new(draining.map_or(0.0, |begin| begin.elapsed().as_secs_f64()));
+        let help = "Time since the drain began; 0 before";
+        since.encode(encoder.encode_descriptor("plaza_drain", help, Some(&Unit::Seconds), since.metric_type())?)
     }
 }
 

@@ -264,7 +264,8 @@ mod tests {
         let listener = crate::net::bind((Ipv4Addr::LOCALHOST, 0).into(), "listen").unwrap();
         let (addr, shutdown) = (listener.local_addr().unwrap(), Shutdown::new());
         let options = GrpcOptions { reflection: true, tls: None };
-        let serving = grpc::serve(listener, Routes::default(), &["test.Service"], options, shutdown.clone());
+        let calls = crate::metrics::Metrics::new("test", "0").served_calls();
+        let serving = grpc::serve(listener, Routes::default(), &["test.Service"], options, calls, shutdown.clone());
         shutdown.spawn("server", async move { serving.await.unwrap() });
         (addr, shutdown)
     }

@@ -9,10 +9,11 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 
+use crate::metrics::GrpcCalls;
 use crate::settings::{Flag, Settings};
 use crate::shutdown::Shutdown;
 use crate::trace::Tracer;
-use crate::trace::layer::TraceLayer;
+use crate::trace::layer::CallLayer;
 
 /// The largest message that a service takes, in bytes. Services set it on each generated server
 /// with `max_decoding_message_size`.
@@ -124,7 +125,7 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves `routes` until the shutdown begins and every open call has ended.
+/// Serves `routes` until the shutdown begins and every open call has ended; `calls` counts them.
 ///
 /// Health reports each name of `service_names` (such as `plaza.session.v1.SessionService`) and the
 /// empty name as serving, and as not serving once the shutdown begins. Streams that last must end
@@ -137,6 +138,7 @@ pub async fn serve(
     routes: Routes,
     service_names: &[&'static str],
     options: GrpcOptions,
+    calls: GrpcCalls,
     shutdown: Shutdown,
 ) -> Result<(), ServeError> {
     let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Listener)?;
@@ -154,7 +156,7 @@ pub async fn serve(
     // What is traced here comes from the part that owns the first service.
     let tracer = Tracer::named(service_names.first().copied().unwrap_or("grpc"));
     let mut server = Server::builder()
-        .layer(TraceLayer(tracer))
+        .layer(CallLayer { tracer, calls })
         .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));

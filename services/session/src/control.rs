@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tonic::transport::Channel;
 
+/// The call that sends one.
+const CONTROL: &str = "plaza.fanout.v1.FanoutService/Control";
 /// Sends under way at once; beyond it a command waits for the heartbeat.
 const IN_FLIGHT: usize = 64;
 /// Longest wait for one send.
@@ -42,8 +44,8 @@ impl ControlSender {
         let metrics = self.metrics.clone();
         self.shutdown.spawn("control", async move {
             let request = ControlRequest { edge: command.edge, command: Some(command.command) };
-            let sent = tokio::time::timeout(DEADLINE, fanout.control(request)).await;
-            metrics.control(if matches!(sent, Ok(Ok(_))) { "sent" } else { "failed" });
+            let sent = metrics.made.make(CONTROL, DEADLINE, fanout.control(request)).await;
+            metrics.control(if sent.is_ok() { "sent" } else { "failed" });
             drop(permit);
         });
     }

@@ -1,12 +1,13 @@
 //! Counters and gauges of the session service. Labels come from closed sets.
 
 use crate::store::{Reaped, Totals};
+use plaza_kit::metrics::GrpcCalls;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -21,6 +22,11 @@ struct ResultLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScriptLabel {
+    call: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StoreLabels {
     call: &'static str,
     result: &'static str,
@@ -29,18 +35,13 @@ struct StoreLabels {
 /// Upper bounds of Redis' times, in seconds: from a server on the same host to the deadline.
 const REDIS_SECONDS: [f64; 10] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.2, 1.0];
 
-#[derive(Clone, Debug)]
-struct StoreSeconds(Histogram);
-
-impl Default for StoreSeconds {
-    fn default() -> Self {
-        Self(Histogram::new(REDIS_SECONDS))
-    }
-}
+type StoreSeconds = Family<ScriptLabel, Histogram, fn() -> Histogram>;
 
 /// All metrics. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SessionMetrics {
+    /// Calls to fanout.
+    pub made: GrpcCalls,
     calls: Family<CallLabels, Counter>,
     store_calls: Family<StoreLabels, Counter>,
     store_seconds: StoreSeconds,
@@ -56,13 +57,28 @@ pub struct SessionMetrics {
 }
 
 impl SessionMetrics {
-    /// Registers everything.
-    pub fn register(registry: &mut Registry) -> Self {
-        let all = Self::default();
+    /// Registers everything; calls to fanout are counted by `made`.
+    pub fn register(registry: &mut Registry, made: GrpcCalls) -> Self {
+        let all = Self {
+            made,
+            calls: Family::default(),
+            store_calls: Family::default(),
+            store_seconds: StoreSeconds::new_with_constructor(|| Histogram::new(REDIS_SECONDS)),
+            controls: Family::default(),
+            published: Family::default(),
+            sessions: Gauge::default(),
+            leases: Gauge::default(),
+            outbox: Gauge::default(),
+            outbox_cut: Gauge::default(),
+            reaped_edges: Counter::default(),
+            reaped_sessions: Counter::default(),
+            reaped_presences: Counter::default(),
+        };
         // Series exist from the start, so that the first failure is a rise and not a new series.
         all.calls.get_or_create(&CallLabels { method: "Apply", code: "ok" }).inc_by(0);
         all.store_calls.get_or_create(&StoreLabels { call: "apply", result: "ok" }).inc_by(0);
-        for result in ["sent", "failed"] {
+        drop(all.store_seconds.get_or_create(&ScriptLabel { call: "apply" }));
+        for result in ["sent", "failed", "skipped"] {
             all.controls.get_or_create(&ResultLabel { result }).inc_by(0);
         }
         for result in ["stored", "refused"] {
@@ -70,8 +86,8 @@ impl SessionMetrics {
         }
         registry.register("plaza_session_grpc_calls", "gRPC calls by method and code", all.calls.clone());
         registry.register("plaza_session_redis_calls", "Redis calls by script and result", all.store_calls.clone());
-        let redis = "Time of a call of Redis, in seconds";
-        registry.register("plaza_session_redis_seconds", redis, all.store_seconds.0.clone());
+        let redis = "Time of a call of Redis by script";
+        registry.register_with_unit("plaza_session_redis", redis, Unit::Seconds, all.store_seconds.clone());
         registry.register("plaza_session_controls", "Commands sent to edges at once", all.controls.clone());
         registry.register("plaza_session_presence_events", "Presence events by what fanout did", all.published.clone());
         registry.register("plaza_sessions", "Sessions, recoverable ones too", all.sessions.clone());
@@ -93,7 +109,7 @@ impl SessionMetrics {
     /// A call of Redis has ended after this time; `None`: it was not made.
     pub(crate) fn store_call(&self, call: &'static str, result: &'static str, took: Option<Duration>) {
         if let Some(took) = took {
-            self.store_seconds.0.observe(took.as_secs_f64());
+            self.store_seconds.get_or_create(&ScriptLabel { call }).observe(took.as_secs_f64());
         }
         self.store_calls.get_or_create(&StoreLabels { call, result }).inc();
     }

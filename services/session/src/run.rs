@@ -55,7 +55,8 @@ pub enum RunError {
 /// [`RunError`], only at the start or when a listener fails.
 pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(), RunError> {
     let latch = parts.readiness.latch("session");
-    let metrics = parts.metrics.registry(SessionMetrics::register);
+    let (served, made) = (parts.metrics.served_calls(), parts.metrics.made_calls());
+    let metrics = parts.metrics.registry(|registry| SessionMetrics::register(registry, made));
     let options =
         StoreOptions { lease: config.lease, recovery_window: config.recovery_window, ..StoreOptions::default() };
     let store: Arc<dyn SessionStore> = match &config.redis_url {
@@ -78,6 +79,6 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
         shutdown.spawn("outbox", Publisher::new(store, fanout, metrics).run(shutdown.clone()));
     }
     latch.release();
-    grpc::serve(parts.listener, services.routes(), SERVICE_NAMES, parts.grpc, shutdown).await?;
+    grpc::serve(parts.listener, services.routes(), SERVICE_NAMES, parts.grpc, served, shutdown).await?;
     Ok(())
 }

@@ -195,6 +195,7 @@ pub(super) async fn run(parts: HubParts) {
 
 impl Hub {
     fn on_feed(&mut self, item: FeedItem) {
+        self.metrics.heard.count(&item);
         match item {
             FeedItem::Message(FeedMessage::Event { room, seq, previous, id, time, body, traceparent }) => {
                 if let Some(room) = self.rooms.named(&room) {
@@ -236,6 +237,7 @@ impl Hub {
                 self.incarnation = incarnation;
                 self.readiness.set_degraded("session", None);
                 if again {
+                    self.metrics.leases_lost.inc();
                     self.assert_all();
                 }
             }

@@ -100,7 +100,7 @@ pub fn start(
 ) -> Unfinished {
     let unfinished = Unfinished::default();
     let (outcomes, news) = mpsc::channel(OUTCOMES);
-    let context = Context { outcomes, shutdown: upstream.clone() };
+    let context = Context { outcomes, shutdown: upstream.clone(), metrics: metrics.upstream.clone() };
     let (session, fanout) = (config.session.channel(upstream), config.fanout.channel(upstream));
     upstream.spawn("publish streams", stream::keep(config.fanout.endpoints(upstream), context.clone()));
     let hub = hub::run(hub::HubParts {

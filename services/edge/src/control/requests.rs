@@ -22,6 +22,7 @@ use plaza_proto::ids::{MessageId, RoomName};
 use plaza_proto::position::Position;
 use plaza_proto::session::{Close, JoinRoom, LeaveRoom, ListMembersResponse, Op, Open, Rename, op};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Members that an answer to [`Wish::Who`] names.
 const WHO: usize = 200;
@@ -304,17 +305,18 @@ impl Hub {
             traceparent: self.traces.publish(key, id),
         };
         if let Err(code) = self.link.submit(item, key, id, room, self.now) {
-            self.metrics.published(Err(code));
+            self.metrics.refused(code);
             self.fail(key, id, code, code.english());
         }
     }
 
     /// Publishes have come to an end.
     pub(super) fn on_resolved(&mut self, resolved: &mut Vec<Resolved>) {
-        for Resolved { origin, result, sends } in resolved.drain(..) {
+        for Resolved { origin, result, sends, since } in resolved.drain(..) {
             let Origin::Conn { to, id, .. } = origin else { continue };
-            self.traces.published(to, id, result.as_ref().err().map(|(code, _)| code.as_str()), sends);
-            self.metrics.published(result.as_ref().map(|_| ()).map_err(|(code, _)| *code));
+            let trace = self.traces.published(to, id, result.as_ref().err().map(|(code, _)| code.as_str()), sends);
+            let took = Duration::from_millis(self.now.saturating_sub(since));
+            self.metrics.published(result.as_ref().map(|_| ()).map_err(|(code, _)| *code), took, trace);
             let reply = match result {
                 Ok(stored) => match (Position::parse(&stored.position), MessageId::parse(&stored.id)) {
                     (Ok(position), Some(id)) => {

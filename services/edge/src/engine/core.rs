@@ -363,6 +363,9 @@ impl Core {
         use std::sync::atomic::Ordering::Relaxed;
         let stats = self.handle.stats();
         stats.connections.store(self.slab.len() as u64, Relaxed);
+        let (polling, plaza) = self.slab.kinds();
+        stats.polling.store(polling as u64, Relaxed);
+        stats.plaza.store(plaza as u64, Relaxed);
         stats.rooms.store(self.rooms.len() as u64, Relaxed);
         stats.log_bytes.store(self.log_bytes, Relaxed);
     }

@@ -86,6 +86,7 @@ impl Core {
     pub(super) fn deliver(&mut self, delivery: &Delivery) {
         let Some(&boards) = self.rooms.get(&delivery.room) else { return };
         let at_us = self.micros(delivery.received);
+        self.handle.stats().lag.observe(self.now_us().saturating_sub(at_us));
         let skip = delivery.skip.and_then(|key| self.slab.find(key));
         for (&number, frames) in boards.iter().zip(&delivery.frames) {
             if let Some(frames) = frames

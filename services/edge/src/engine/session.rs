@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::poll::{Poll, PollAnswer, PollCall};
-use super::polling::{Polling, Verdict, read_post};
+use super::polling::{Verdict, read_post};
 use super::slot::{NONE, Phase};
 use crate::accept::places::Place;
 use crate::bridge::ConnKey;
@@ -35,7 +35,6 @@ impl Core {
     fn open_polling(&mut self, connection: Box<dyn Connection>, place: Option<Arc<Place>>, answer: Sender<PollAnswer>) {
         let Some(index) = self.slab.insert(connection, None) else { return };
         self.seat(index, place);
-        self.slab.at(index).polling = Some(Box::default());
         let key = self.slab.key(index);
         self.enter(index, |connection, now, out| connection.on_open(key, now, out));
         if let Some(polling) = &mut self.slab.at(index).polling {
@@ -190,7 +189,7 @@ impl Core {
         let (options, blocked) = (probe.options, probe.blocked);
         let slot = self.slab.at(session);
         (slot.parser, slot.outbox, slot.options, slot.blocked) = (parser, outbox, options, blocked);
-        let packets = slot.polling.take().map(|polling: Box<Polling>| polling.upgrade()).unwrap_or_default();
+        let packets = self.slab.end_polling(session).map(|polling| polling.upgrade()).unwrap_or_default();
         if let Some(handshake) = self.upgrades.remove(&index) {
             self.upgrades.insert(session, handshake);
         }

@@ -63,6 +63,8 @@ pub(super) struct Slot {
     pub(super) phase: Phase,
     /// The socket took less than it was given; it reports when it has room.
     pub(super) blocked: bool,
+    /// It is no Engine.IO session.
+    plaza: bool,
 }
 
 impl Slot {
@@ -81,6 +83,7 @@ impl Slot {
         options: 0,
         phase: Phase::Free,
         blocked: false,
+        plaza: false,
     };
 
     /// All its rooms.
@@ -125,14 +128,16 @@ pub(super) struct Slab {
     pub(super) sockets: Vec<Option<TcpStream>>,
     free: Vec<u32>,
     max: usize,
+    /// Sessions that poll, and connections that are no Engine.IO sessions.
+    kinds: (usize, usize),
 }
 
 impl Slab {
     pub(super) fn new(shard: u16, max: usize) -> Self {
-        Self { shard, slots: Vec::new(), sockets: Vec::new(), free: Vec::new(), max }
+        Self { shard, slots: Vec::new(), sockets: Vec::new(), free: Vec::new(), max, kinds: (0, 0) }
     }
 
-    /// Takes a slot for a connection; `None`: the shard is full.
+    /// Takes a slot for a connection, which polls when it has no socket; `None`: the shard is full.
     pub(super) fn insert(&mut self, connection: Box<dyn Connection>, socket: Option<TcpStream>) -> Option<u32> {
         if self.len() >= self.max {
             return None;
@@ -143,6 +148,12 @@ impl Slab {
             self.slots.len() as u32 - 1
         });
         let slot = &mut self.slots[index as usize];
+        slot.plaza = connection.sid_secret().is_none();
+        if socket.is_none() {
+            slot.polling = Some(Box::default());
+        }
+        self.kinds.0 += usize::from(socket.is_none());
+        self.kinds.1 += usize::from(slot.plaza);
         slot.connection = Some(connection);
         slot.phase = Phase::Open;
         self.sockets[index as usize] = socket;
@@ -152,10 +163,24 @@ impl Slab {
     /// Frees a slot: its socket closes, and its old keys name nobody any more.
     pub(super) fn remove(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
+        self.kinds.0 -= usize::from(slot.polling.is_some());
+        self.kinds.1 -= usize::from(slot.plaza);
         let generation = slot.generation.wrapping_add(1);
         *slot = Slot { generation, ..Slot::EMPTY };
         self.sockets[index as usize] = None;
         self.free.push(index);
+    }
+
+    /// A session goes on without polling: what it had for that.
+    pub(super) fn end_polling(&mut self, index: u32) -> Option<Box<Polling>> {
+        let polling = self.slots[index as usize].polling.take();
+        self.kinds.0 -= usize::from(polling.is_some());
+        polling
+    }
+
+    /// Sessions that poll, and connections that are no Engine.IO sessions.
+    pub(super) fn kinds(&self) -> (usize, usize) {
+        self.kinds
     }
 
     /// Connections now.

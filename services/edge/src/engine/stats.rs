@@ -1,7 +1,6 @@
 //! Counters of a shard. Written by the shard alone, once a turn; read by the metrics at any time.
 
 use crate::conn::Cause;
-use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -10,13 +9,42 @@ pub const LATENCY_BOUNDS_US: [u64; 14] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
 
 /// A histogram whose buckets point at traces.
-pub type SocketSeconds = HistogramWithExemplars<[(&'static str, String); 1]>;
+pub type SocketSeconds = plaza_kit::metrics::Exemplars;
+
+/// Times by bucket, and their sum. Only the shard's thread writes.
+#[derive(Debug, Default)]
+pub struct Buckets {
+    counts: [AtomicU64; LATENCY_BOUNDS_US.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl Buckets {
+    /// Times in this bucket; the one behind the last bound has what is above.
+    pub fn count(&self, bucket: usize) -> u64 {
+        self.counts[bucket].load(Relaxed)
+    }
+
+    /// Sum of all times in microseconds.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us.load(Relaxed)
+    }
+
+    pub(super) fn observe(&self, us: u64) {
+        let bucket = LATENCY_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(LATENCY_BOUNDS_US.len());
+        add(&self.counts[bucket], 1);
+        add(&self.sum_us, us);
+    }
+}
 
 /// Counters since the shard began.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Connections now, polling sessions included.
     pub connections: AtomicU64,
+    /// Those of them that poll.
+    pub polling: AtomicU64,
+    /// Those of them that are no Engine.IO sessions.
+    pub plaza: AtomicU64,
     /// Rooms with a log now.
     pub rooms: AtomicU64,
     /// Bytes of room events now held in logs.
@@ -31,10 +59,12 @@ pub struct Stats {
     pub received_bytes: AtomicU64,
     /// Microseconds that the shard's loop did not wait.
     pub busy_us: AtomicU64,
-    /// Events that arrived, by the time until the last member was served, in microseconds.
-    pub latency: [AtomicU64; LATENCY_BOUNDS_US.len() + 1],
-    /// Sum of those times in microseconds.
-    pub latency_sum_us: AtomicU64,
+    /// From an event's arrival until the last member was served.
+    pub latency: Buckets,
+    /// Rounds that wrote to all members of a room.
+    pub flush: Buckets,
+    /// From an event's arrival until the shard's loop took it up.
+    pub lag: Buckets,
     /// Time from the store to the last member's socket. `None`: nobody wants it.
     pub socket_seconds: OnceLock<SocketSeconds>,
     closes: [AtomicU64; Cause::ALL.len()],

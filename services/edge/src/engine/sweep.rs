@@ -4,7 +4,6 @@
 use super::board::COHORT;
 use super::core::Core;
 use super::slot::Phase;
-use super::stats::{LATENCY_BOUNDS_US, add};
 use super::write::write;
 use std::io;
 
@@ -168,6 +167,7 @@ impl Core {
         let cost = std::mem::take(&mut board.sweep.cost_us);
         let waiting = board.cohorts.first().map_or(board.log.head(), |first| first.cursor);
         let stats = self.handle.stats();
+        stats.flush.observe(cost);
         let waiting = board.log.number_at(waiting);
         let socket_seconds = stats.socket_seconds.get();
         for (place, frame) in (board.measured..waiting).filter_map(|place| Some((place, board.log.frame(place)?))) {
@@ -177,9 +177,7 @@ impl Core {
                 let trace = self.unwritten.trace(number, place);
                 histogram.observe(seconds, trace.map(|id| [("trace_id", id)]), None);
             }
-            let bucket = LATENCY_BOUNDS_US.iter().position(|bound| taken <= *bound).unwrap_or(LATENCY_BOUNDS_US.len());
-            add(&stats.latency[bucket], 1);
-            add(&stats.latency_sum_us, taken);
+            stats.latency.observe(taken);
         }
         board.measured = waiting;
         self.unwritten.written(number, waiting);

@@ -1,6 +1,7 @@
 //! Where the other edges are: the session service knows, and what it said is kept for a while.
 
 use crate::upstream::CALL;
+use plaza_kit::metrics::GrpcCalls;
 use plaza_proto::code::Code;
 use plaza_proto::session::FindEdgeRequest;
 use plaza_proto::session::edge_lease_service_client::EdgeLeaseServiceClient;
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tonic::transport::Channel;
 
+/// The call that asks.
+const FIND: &str = "plaza.session.v1.EdgeLeaseService/FindEdge";
 /// How long an address is used before it is asked for again.
 const FOUND: Duration = Duration::from_secs(30);
 /// How long an edge that is gone is not asked for again.
@@ -25,15 +28,16 @@ const QUESTIONS: usize = 32;
 #[derive(Debug)]
 pub(super) struct Directory {
     client: EdgeLeaseServiceClient<Channel>,
+    made: GrpcCalls,
     questions: Semaphore,
     table: Mutex<Table>,
 }
 
 impl Directory {
     /// An empty one, that asks through this channel.
-    pub(super) fn new(channel: Channel) -> Self {
+    pub(super) fn new(channel: Channel, made: GrpcCalls) -> Self {
         let client = EdgeLeaseServiceClient::new(channel);
-        Self { client, questions: Semaphore::new(QUESTIONS), table: Mutex::default() }
+        Self { client, made, questions: Semaphore::new(QUESTIONS), table: Mutex::default() }
     }
 
     /// `host:port` of an edge's peer listener; `None`: there is no such edge. While the session service
@@ -49,10 +53,10 @@ impl Directory {
         }
         let mut client = self.client.clone();
         let call = client.find_edge(FindEdgeRequest { edge_number: number });
-        let found = match tokio::time::timeout(CALL, call).await {
-            Ok(Ok(answer)) => Some(answer.into_inner().advertise_addr.into()),
-            Ok(Err(status)) if Code::of_status(&status) == Code::NotFound => None,
-            Ok(Err(_)) | Err(_) => self.table(|table| table.last(number)),
+        let found = match self.made.make(FIND, CALL, call).await {
+            Ok(answer) => Some(answer.advertise_addr.into()),
+            Err(status) if Code::of_status(&status) == Code::NotFound => None,
+            Err(_) => self.table(|table| table.last(number)),
         };
         self.table(|table| table.put(number, found.clone(), Instant::now()));
         found

@@ -26,6 +26,7 @@ mod sockets;
 
 use crate::conn::EdgeNumber;
 use crate::upstream::registration::Registration;
+use plaza_kit::metrics::GrpcCalls;
 use plaza_kit::telemetry::LogGate;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -86,9 +87,9 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Other edges are found through `session`.
-    pub fn new(registration: Registration, session: Channel, metrics: PeerMetrics) -> Self {
-        let directory = Arc::new(directory::Directory::new(session));
+    /// Other edges are found through `session`, by calls that `made` counts.
+    pub fn new(registration: Registration, session: Channel, made: GrpcCalls, metrics: PeerMetrics) -> Self {
+        let directory = Arc::new(directory::Directory::new(session, made));
         Self { registration, directory, sockets: RelayedSockets::new(metrics.sockets.clone()), metrics }
     }
 

@@ -2,6 +2,7 @@
 //! of them reaches the hub as an [`Outcome`].
 
 use crate::bridge::ConnKey;
+use crate::metrics::UpstreamMetrics;
 use plaza_kit::shutdown::Shutdown;
 use plaza_proto::code::Code;
 use plaza_proto::fanout::{ReadResponse, TailsResponse};
@@ -55,6 +56,8 @@ pub struct Context {
     pub outcomes: Outcomes,
     /// Ends the tasks.
     pub shutdown: Shutdown,
+    /// What they count.
+    pub metrics: UpstreamMetrics,
 }
 
 /// A wait before the next attempt: doubled each time up to 2 s, with jitter of half.

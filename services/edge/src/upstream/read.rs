@@ -3,6 +3,7 @@
 use super::{CALL, Context, Outcome};
 use crate::bridge::ConnKey;
 use crate::trace::READ;
+use plaza_kit::metrics::GrpcCalls;
 use plaza_kit::trace::Span;
 use plaza_kit::trace::layer::ClientSpan;
 use plaza_proto::code::Code;
@@ -16,6 +17,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tonic::transport::Channel;
+
+const TAILS: &str = "plaza.fanout.v1.FanoutService/Tails";
+const MEMBERS: &str = "plaza.session.v1.SessionService/ListMembers";
 
 /// Calls at once; more wait.
 const CALLS: usize = 64;
@@ -58,11 +62,11 @@ impl Reader {
             return;
         }
         let (key, client, calls) = (key.clone(), FanoutServiceClient::new(self.fanout.clone()), self.calls.clone());
-        let (outcomes, span) = (self.context.outcomes.clone(), span());
+        let (context, span) = (self.context.clone(), span());
         self.context.shutdown.spawn("read", async move {
             let _permit = calls.acquire().await;
-            let result = read(client, &key, span).await;
-            let _gone = outcomes.send(Outcome::Read(key, result.map(Arc::new))).await;
+            let result = read(client, &context.metrics.made, &key, span).await;
+            let _gone = context.outcomes.send(Outcome::Read(key, result.map(Arc::new))).await;
         });
     }
 
@@ -74,32 +78,33 @@ impl Reader {
     /// Asks for the tails of at most 100 rooms; [`Outcome::Tails`] follows.
     pub fn tails(&self, rooms: Vec<String>) {
         let mut client = FanoutServiceClient::new(self.fanout.clone());
-        let (calls, outcomes) = (self.calls.clone(), self.context.outcomes.clone());
+        let (calls, context) = (self.calls.clone(), self.context.clone());
         self.context.shutdown.spawn("tails", async move {
             let _permit = calls.acquire().await;
-            let call = tokio::time::timeout(CALL, client.tails(TailsRequest { rooms })).await;
-            let result = flatten(call);
-            let _gone = outcomes.send(Outcome::Tails(result)).await;
+            let call = client.tails(TailsRequest { rooms });
+            let result = context.metrics.made.make(TAILS, CALL, call).await;
+            let _gone = context.outcomes.send(Outcome::Tails(result.map_err(|status| Code::of_status(&status)))).await;
         });
     }
 
     /// Asks who is in a room; [`Outcome::Members`] follows.
     pub fn members(&self, to: ConnKey, id: u32, room: RoomName) {
         let mut client = SessionServiceClient::new(self.session.clone());
-        let (calls, outcomes) = (self.calls.clone(), self.context.outcomes.clone());
+        let (calls, context) = (self.calls.clone(), self.context.clone());
         self.context.shutdown.spawn("members", async move {
             let _permit = calls.acquire().await;
             let request =
                 ListMembersRequest { room: room.as_str().to_owned(), page_size: 200, page_token: String::new() };
-            let call = tokio::time::timeout(CALL, client.list_members(request)).await;
-            let result = flatten(call);
-            let _gone = outcomes.send(Outcome::Members { to, id, room, result }).await;
+            let result = context.metrics.made.make(MEMBERS, CALL, client.list_members(request)).await;
+            let result = result.map_err(|status| Code::of_status(&status));
+            let _gone = context.outcomes.send(Outcome::Members { to, id, room, result }).await;
         });
     }
 }
 
 async fn read(
     mut client: FanoutServiceClient<Channel>,
+    made: &GrpcCalls,
     key: &ReadKey,
     span: Option<Span>,
 ) -> Result<ReadResponse, Code> {
@@ -113,17 +118,9 @@ async fn read(
     };
     let mut request = tonic::Request::new(request);
     let span = span.map(|span| ClientSpan::begin(READ, span, &mut request));
-    let result = flatten(tokio::time::timeout(CALL, client.read(request)).await);
+    let result = made.make(READ, CALL, client.read(request)).await.map_err(|status| Code::of_status(&status));
     if let Some(span) = span {
         span.done(result.as_ref().err().map(|code| code.as_str()));
     }
     result
-}
-
-fn flatten<T>(call: Result<Result<tonic::Response<T>, tonic::Status>, tokio::time::error::Elapsed>) -> Result<T, Code> {
-    match call {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(Code::of_status(&status)),
-        Err(_) => Err(Code::Timeout),
-    }
 }

@@ -28,6 +28,8 @@ use tonic::transport::Channel;
 
 /// The call that applies operations.
 const APPLY: &str = "plaza.session.v1.EdgeLeaseService/Apply";
+const REGISTER: &str = "plaza.session.v1.EdgeLeaseService/Register";
+const HEARTBEATS: &str = "plaza.session.v1.EdgeLeaseService/Heartbeat";
 /// Operations in one call.
 const BATCH: usize = 64;
 /// Operations between the hub and the task.
@@ -235,7 +237,7 @@ impl Lease {
                 replaces: replaces.clone(),
                 edge_number: self.edge_number,
             };
-            match call(self.client.register(request)).await {
+            match told(self.context.metrics.made.make(REGISTER, CALL, self.client.register(request)).await) {
                 Ok(answer) => {
                     self.keys = answer.resume_keys;
                     self.boot = answer.boot;
@@ -300,14 +302,15 @@ impl Lease {
             let mut message = tonic::Request::new(request.clone());
             let span = TRACER.gather(APPLY, SpanKind::Client, &contexts);
             let span = span.map(|span| ClientSpan::begin(APPLY, span, &mut message));
-            let mut answer = call(self.client.apply(message)).await;
+            self.context.metrics.batch_operations.observe(entries.len() as f64);
+            let mut answer = told(self.context.metrics.made.make(APPLY, CALL, self.client.apply(message)).await);
             if let Some(span) = span {
                 span.done(answer.as_ref().err().map(|(code, _)| code.as_str()));
             }
             self.retries = (self.retries + 0.1).min(RETRIES);
             if matches!(&answer, Err((Code::Unavailable | Code::Timeout, _))) && self.retries >= 1.0 {
                 self.retries -= 1.0;
-                answer = call(self.client.apply(request)).await;
+                answer = told(self.context.metrics.made.make(APPLY, CALL, self.client.apply(request)).await);
             }
             match answer {
                 Ok(answer) => {
@@ -353,7 +356,7 @@ impl Lease {
             connections: self.connections.load(Ordering::Relaxed),
             done_command_ids: done,
         };
-        let answer = call(self.client.heartbeat(request)).await;
+        let answer = told(self.context.metrics.made.make(HEARTBEATS, CALL, self.client.heartbeat(request)).await);
         self.tell(SessionEvent::Reachable(answer.is_ok())).await;
         let answer = answer.map_err(|(code, _)| code)?;
         // A counter that our own calls do not explain, or another boot: the data is not what we wrote.
@@ -410,12 +413,8 @@ async fn take(inbox: &mut mpsc::Receiver<Entry>, batch: &mut Vec<Entry>, wait: b
     batch.len()
 }
 
-async fn call<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, (Code, String)> {
-    match tokio::time::timeout(CALL, call).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err((Code::of_status(&status), status.message().to_owned())),
-        Err(_) => Err((Code::Timeout, Code::Timeout.english().to_owned())),
-    }
+fn told<T>(result: Result<T, tonic::Status>) -> Result<T, (Code, String)> {
+    result.map_err(|status| (Code::of_status(&status), status.message().to_owned()))
 }
 
 fn outcome(result: Option<OpResult>) -> Result<Applied, (Code, String)> {

@@ -1,7 +1,9 @@
-//! Spans of gRPC calls: the server's side as a layer, the client's side around a call.
+//! What is seen of gRPC calls: the server's side as a layer that counts and traces, the client's side as a
+//! span around a call.
 
 use std::pin::Pin;
 use std::task::{Context as Poll, Poll as Ready};
+use std::time::Instant;
 
 use http::{Request, Response};
 use opentelemetry::context::FutureExt as _;
@@ -13,28 +15,36 @@ use tower::{Layer, Service};
 
 use super::context::TRACEPARENT;
 use super::{Origin, Span, Tracer};
+use crate::metrics::GrpcCalls;
 
-/// Gives each sampled call a SERVER span, below which the handler's own spans stand. Health and
-/// reflection are not traced, nor are the long streams, whose items have spans of their own.
-#[derive(Clone, Copy, Debug)]
-pub struct TraceLayer(pub Tracer);
+/// Counts each call with its duration, and gives a sampled one a SERVER span, below which the handler's own
+/// spans stand. Health and reflection are left out, and so are the long streams, whose items are counted and
+/// traced one by one.
+#[derive(Clone, Debug)]
+pub struct CallLayer {
+    /// The source of the spans.
+    pub tracer: Tracer,
+    /// Where calls are counted.
+    pub calls: GrpcCalls,
+}
 
-impl<S> Layer<S> for TraceLayer {
-    type Service = Traced<S>;
+impl<S> Layer<S> for CallLayer {
+    type Service = Seen<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Traced { inner, tracer: self.0 }
+        Seen { inner, tracer: self.tracer, calls: self.calls.clone() }
     }
 }
 
-/// The service of [`TraceLayer`].
+/// The service of [`CallLayer`].
 #[derive(Clone, Debug)]
-pub struct Traced<S> {
+pub struct Seen<S> {
     inner: S,
     tracer: Tracer,
+    calls: GrpcCalls,
 }
 
-impl<S, B, R> Service<Request<B>> for Traced<S>
+impl<S, B, R> Service<Request<B>> for Seen<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
     S::Future: Send + 'static,
@@ -49,16 +59,25 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let span = self.span(&request);
+        let uri = request.uri().clone();
+        let Some(method) = method(uri.path()) else { return Box::pin(self.inner.call(request)) };
+        let span = self.span(method, &request);
         let call = self.inner.call(request);
-        let Some(span) = span else { return Box::pin(call) };
+        let (calls, begin) = (self.calls.clone(), Instant::now());
+        let ended = move |code, trace| calls.ended(&uri.path()[1..], code, begin.elapsed(), trace);
+        let Some(span) = span else {
+            return Box::pin(async move {
+                let result = call.await;
+                ended(code_of(&result), None);
+                result
+            });
+        };
+        let trace = span.trace_id();
         let cx = Context::new().with_span(*span.0);
         Box::pin(async move {
             let result = call.with_context(cx.clone()).await;
-            let code = result.as_ref().map_or(Code::Unknown, |response| {
-                let status = response.headers().get("grpc-status").map(|value| value.as_bytes());
-                status.map_or(Code::Ok, Code::from_bytes)
-            });
+            let code = code_of(&result);
+            ended(code, Some(trace));
             let span = cx.span();
             span.set_attribute(KeyValue::new("rpc.status_code", code_name(code)));
             // The codes that are the server's fault.
@@ -73,13 +92,9 @@ where
     }
 }
 
-impl<S> Traced<S> {
-    fn span<B>(&self, request: &Request<B>) -> Option<Span> {
+impl<S> Seen<S> {
+    fn span<B>(&self, method: &str, request: &Request<B>) -> Option<Span> {
         super::export::state()?;
-        let method = request.uri().path().strip_prefix('/')?;
-        if method.starts_with("grpc.") || method.ends_with("Stream") || method.ends_with("/Subscribe") {
-            return None;
-        }
         let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
         let origin = Origin { traceparent, ..Origin::default() };
         let mut span = self.tracer.root(method.to_owned(), SpanKind::Server, origin)?;
@@ -87,6 +102,21 @@ impl<S> Traced<S> {
         span.set("rpc.method", method.to_owned());
         Some(span)
     }
+}
+
+/// `package.Service/Method` of a path, if its calls are looked at.
+fn method(path: &str) -> Option<&str> {
+    let method = path.strip_prefix('/')?;
+    let left_out = method.starts_with("grpc.") || method.ends_with("Stream") || method.ends_with("/Subscribe");
+    (!left_out).then_some(method)
+}
+
+/// A refusal is in the head of the answer; what comes later has succeeded until then.
+fn code_of<R, E>(result: &Result<Response<R>, E>) -> Code {
+    result.as_ref().map_or(Code::Unknown, |response| {
+        let status = response.headers().get("grpc-status").map(|value| value.as_bytes());
+        status.map_or(Code::Ok, Code::from_bytes)
+    })
 }
 
 /// The CLIENT span of a call.

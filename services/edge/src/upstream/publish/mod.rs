@@ -75,6 +75,8 @@ pub struct Resolved {
     pub result: Result<Stored, (Code, String)>,
     /// How often it was sent.
     pub sends: u32,
+    /// When it was submitted.
+    pub since: Millis,
 }
 
 #[derive(Debug)]
@@ -311,7 +313,7 @@ impl Link {
         let Some(flight) = self.flights[index as usize].1.take() else { return };
         self.free.push(index);
         self.flying -= 1;
-        done.push(Resolved { origin: flight.origin, result, sends: flight.sends });
+        done.push(Resolved { origin: flight.origin, result, sends: flight.sends, since: flight.since });
         if let Origin::Conn { to, room, .. } = flight.origin {
             self.advance(to, room);
         }
@@ -321,7 +323,7 @@ impl Link {
             self.waiting -= 1;
             if now >= since + BUDGET {
                 let result = Err((Code::Timeout, Code::Timeout.english().to_owned()));
-                done.push(Resolved { origin, result, sends: 0 });
+                done.push(Resolved { origin, result, sends: 0, since });
                 if let Origin::Conn { to, room, .. } = origin {
                     self.advance(to, room);
                 }

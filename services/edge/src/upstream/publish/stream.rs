@@ -2,6 +2,8 @@
 
 use super::LinkEvent;
 use crate::upstream::{Backoff, Context, Outcome};
+use futures_util::StreamExt;
+use plaza_proto::fanout::PublishBatch;
 use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -84,7 +86,10 @@ async fn session(uri: &Uri, number: u64, context: &Context) -> Result<(), tonic:
     let channel = endpoint.connect().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
     let (batches, outbound) = mpsc::channel(BATCHES);
     let mut client = FanoutServiceClient::new(channel);
-    let mut results = client.publish_stream(ReceiverStream::new(outbound)).await?.into_inner();
+    let events = context.metrics.batch_events.clone();
+    let outbound =
+        ReceiverStream::new(outbound).inspect(move |batch: &PublishBatch| events.observe(batch.items.len() as f64));
+    let mut results = client.publish_stream(outbound).await?.into_inner();
     tracing::info!(endpoint = %uri, "publish stream open");
     let up = LinkEvent::Up { stream: number, batches };
     let _gone = context.outcomes.send(Outcome::Publish(up)).await;

@@ -120,8 +120,8 @@ impl JetStreamLog {
     ) -> Result<Arc<Self>, JetStreamError> {
         let watch = Connection::open(&options, "watch", WATCH_CAPACITY).await?;
         let shared = Arc::new(Shared {
-            publish: Link::open(&options, "publish", shutdown).await?,
-            read: Link::open(&options, "read", shutdown).await?,
+            publish: Link::open(&options, "publish", &metrics, shutdown).await?,
+            read: Link::open(&options, "read", &metrics, shutdown).await?,
             watch,
             options,
             metrics,
@@ -157,9 +157,14 @@ impl JetStreamLog {
 }
 
 impl Link {
-    async fn open(options: &Options, name: &str, shutdown: &Shutdown) -> Result<Self, JetStreamError> {
+    async fn open(
+        options: &Options,
+        name: &str,
+        metrics: &FanoutMetrics,
+        shutdown: &Shutdown,
+    ) -> Result<Self, JetStreamError> {
         let connection = Connection::open(options, name, READ_CAPACITY).await?;
-        let requests = Requests::new(connection.client.clone(), shutdown).await?;
+        let requests = Requests::new(connection.client.clone(), metrics.nats.clone(), shutdown).await?;
         Ok(Self { connection, requests })
     }
 }

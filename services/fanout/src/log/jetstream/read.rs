@@ -68,7 +68,11 @@ impl Shared {
     }
 
     pub(super) async fn stream_info(&self) -> Result<StreamInfo, LogError> {
-        provision::info(&self.read.requests).await?.ok_or(LogError::Unavailable("the stream does not exist"))
+        let info = provision::info(&self.read.requests).await?;
+        let info = info.ok_or(LogError::Unavailable("the stream does not exist"))?;
+        self.metrics.stream_bytes.set(i64::try_from(info.state.bytes).unwrap_or(i64::MAX));
+        self.metrics.stream_messages.set(i64::try_from(info.state.messages).unwrap_or(i64::MAX));
+        Ok(info)
     }
 
     /// An answer counts only under the epoch it was asked under.

@@ -2,6 +2,7 @@
 //! may have many answers, and because one that times out must leave nothing behind.
 
 use crate::log::LogError;
+use crate::metrics::{NatsCall, NatsCalls, NatsResult};
 use async_nats::{Client, HeaderMap, Message, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -9,7 +10,7 @@ use plaza_kit::shutdown::Shutdown;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -21,6 +22,7 @@ pub(super) struct Requests {
     prefix: String,
     next: AtomicU64,
     waiting: Arc<Waiting>,
+    metrics: NatsCalls,
 }
 
 /// Who waits, by number of the request.
@@ -37,7 +39,11 @@ struct Entry {
 
 impl Requests {
     /// Subscribes to an inbox on this connection; it lives as long as the connection, through reconnects.
-    pub(super) async fn new(client: Client, shutdown: &Shutdown) -> Result<Self, async_nats::SubscribeError> {
+    pub(super) async fn new(
+        client: Client,
+        metrics: NatsCalls,
+        shutdown: &Shutdown,
+    ) -> Result<Self, async_nats::SubscribeError> {
         let prefix = format!("{}.", client.new_inbox());
         let inbox = client.subscribe(format!("{prefix}*")).await?;
         let waiting = Arc::<Waiting>::default();
@@ -49,7 +55,7 @@ impl Requests {
                 () = drained.cancelled() => {}
             }
         });
-        Ok(Self { client, prefix, next: AtomicU64::new(1), waiting })
+        Ok(Self { client, prefix, next: AtomicU64::new(1), waiting, metrics })
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -73,7 +79,27 @@ impl Requests {
         self.send(subject.to_owned(), HeaderMap::new(), payload, true, limit).await
     }
 
+    /// Exchanges, and counts it.
     async fn send(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+        many: bool,
+        limit: Duration,
+    ) -> Result<Vec<Message>, LogError> {
+        let (call, begin) = (call(&subject), Instant::now());
+        let result = self.exchange(subject, headers, payload, many, limit).await;
+        let came = match &result {
+            Ok(_) => NatsResult::Answered,
+            Err(LogError::Timeout(_)) => NatsResult::Timeout,
+            Err(_) => NatsResult::Unavailable,
+        };
+        self.metrics.ended(call, came, begin.elapsed());
+        result
+    }
+
+    async fn exchange(
         &self,
         subject: String,
         headers: HeaderMap,
@@ -97,6 +123,16 @@ impl Requests {
         };
         let too_late = LogError::Timeout(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         timeout(limit, exchange).await.map_err(|_| too_late)?
+    }
+}
+
+/// What is asked, by the subject.
+fn call(subject: &str) -> NatsCall {
+    match subject.strip_prefix("$JS.API.") {
+        None => NatsCall::Publish,
+        Some(api) if api.starts_with("DIRECT.") => NatsCall::Read,
+        Some(api) if api.starts_with("STREAM.MSG.") => NatsCall::Message,
+        Some(_) => NatsCall::Stream,
     }
 }
 

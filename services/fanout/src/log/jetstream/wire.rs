@@ -60,6 +60,8 @@ pub(super) struct StreamState {
     #[serde(default)]
     pub(super) bytes: u64,
     #[serde(default)]
+    pub(super) messages: u64,
+    #[serde(default)]
     pub(super) first_seq: u64,
     #[serde(default)]
     pub(super) first_ts: String,

@@ -1,4 +1,7 @@
-//! The registry behind `/metrics`.
+//! The registry behind `/metrics`, and what every program counts.
+
+mod calls;
+mod process;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,32 +9,53 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+pub use calls::{Exemplars, GrpcCalls};
+
 /// The content type of [`Metrics::encode`]: OpenMetrics, which Prometheus reads with exemplars.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Every metric of a process. Names are registered whole (`plaza_connections`), so that a search
 /// for one finds its place; labels come from closed sets.
 #[derive(Debug)]
-pub struct Metrics(Mutex<Registry>);
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    served: GrpcCalls,
+    made: GrpcCalls,
+}
 
 impl Metrics {
-    /// A registry with `plaza_build_info{service, version} 1`.
+    /// A registry with `plaza_build_info{service, version} 1`, gRPC calls, and what the process takes.
     pub fn new(service: &'static str, version: &'static str) -> Self {
         let mut registry = Registry::default();
         let build = Info::new([("service", service), ("version", version)]);
         registry.register("plaza_build", "What runs here", build);
-        Self(Mutex::new(registry))
+        let help = "Unary gRPC calls that were served here, by method and code";
+        let served = GrpcCalls::register(&mut registry, "plaza_grpc_server", help);
+        let help = "Unary gRPC calls to other services, by method and code";
+        let made = GrpcCalls::register(&mut registry, "plaza_grpc_client", help);
+        registry.register_collector(Box::new(process::Process::new()));
+        Self { registry: Mutex::new(registry), served, made }
+    }
+
+    /// The gRPC calls that this process serves.
+    pub fn served_calls(&self) -> GrpcCalls {
+        self.served.clone()
+    }
+
+    /// The gRPC calls that this process makes.
+    pub fn made_calls(&self) -> GrpcCalls {
+        self.made.clone()
     }
 
     /// Lets the caller register metrics; done once at start, as registering twice doubles a name.
     pub fn registry<R>(&self, register: impl FnOnce(&mut Registry) -> R) -> R {
-        register(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The text of every metric, in the format of [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        let registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         if encode(&mut text, &registry).is_err() {
             // Only a collector of ours that refuses to encode can cause this; a torn text would be
             // taken for metrics that vanished.
