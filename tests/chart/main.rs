@@ -9,6 +9,7 @@ mod flags;
 mod golden;
 mod helm;
 mod manifests;
+mod monitoring;
 mod notes;
 mod refused;
 mod renders;

@@ -42,7 +42,7 @@ fn strings<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
 #[test]
 fn the_oldest_and_the_newest_kubernetes_accept_every_object() {
     assert!(renders().problems.is_empty(), "{}", renders().problems.join("\n"));
-    let extensions = ["GRPCRoute", "HTTPRoute", "PodMonitor", "ScaledObject"];
+    let extensions = ["GRPCRoute", "HTTPRoute", "PodMonitor", "PrometheusRule", "ScaledObject"];
     assert_eq!(renders().unknown, extensions, "kinds that Kubernetes itself does not have");
 }
 

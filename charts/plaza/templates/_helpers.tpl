@@ -74,6 +74,9 @@ env:
   {{- with .root.Values.otel.endpoint }}
   - { name: NODE_NAME, valueFrom: { fieldRef: { fieldPath: spec.nodeName } } }
   - { name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }} }
+  - { name: OTEL_EXPORTER_OTLP_PROTOCOL, value: {{ $.root.Values.otel.protocol }} }
+  - { name: OTEL_TRACES_SAMPLER, value: {{ $.root.Values.otel.sampler }} }
+  - { name: OTEL_TRACES_SAMPLER_ARG, value: {{ $.root.Values.otel.samplerRatio | quote }} }
   - { name: OTEL_SERVICE_NAME, value: plaza-{{ $.component }} }
   - name: OTEL_RESOURCE_ATTRIBUTES
     value: k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME),k8s.namespace.name={{ $.root.Release.Namespace }}

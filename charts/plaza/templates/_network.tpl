@@ -90,7 +90,7 @@ from:
 {{- define "plaza.toCommon" -}}
 - ports: [{ port: 53, protocol: UDP }, { port: 53, protocol: TCP }]
 {{- with .Values.otel.endpoint }}
-{{- $port := regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" | default "4317" }}
+{{- $port := regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" | default (ternary "4317" "4318" (eq $.Values.otel.protocol "grpc")) }}
 {{ include "plaza.toExternal" (dict "root" $ "ports" (list $port)) }}
 {{- end }}
 {{- with .Values.networkPolicy.extraEgress }}
