@@ -229,7 +229,9 @@ impl Replay {
         if self.reset.is_some() {
             return;
         }
-        self.events.extend(events);
+        // The ring may have told some of it while the read was on its way.
+        let end = self.end();
+        self.events.extend(events.into_iter().filter(|event| event.seq > end));
         if answer.complete && self.end() < position.seq && position.check == 0 {
             // No event of the room stands there: it is the log's tail from when the room was empty.
             self.complete_to = position.seq;

@@ -153,3 +153,16 @@ fn a_short_answer_is_asked_for_again_and_gives_up_after_many() {
     replay.take(&answer(&[]), &room, end);
     assert_eq!(replay.reset(), Some(ResetReason::Unavailable));
 }
+
+#[test]
+fn r11_what_the_ring_told_while_a_read_was_on_its_way_is_not_told_twice() {
+    let mut room = room(Some(10));
+    let mut replay = Replay::behind(position(30));
+    assert_eq!(replay.advance(&room, 0), Step::Read(10));
+    // The room comes past the offset by itself, and other rooms are not ready yet.
+    hear(&mut room, 35);
+    assert_eq!((replay.advance(&room, 0), seqs(&replay)), (Step::Ready, vec![35]));
+    replay.take(&answer(&[10, 35]), &room, 0);
+    hear(&mut room, 36);
+    assert_eq!((replay.advance(&room, 0), seqs(&replay)), (Step::Ready, vec![35, 36]));
+}
