@@ -9,6 +9,7 @@
 //! behind a burst of events. [`supervise`] makes and checks the stream; everything else only works
 //! while it says so.
 
+mod lookback;
 mod options;
 mod provision;
 mod publish;
@@ -28,6 +29,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
+use lookback::LookBack;
 use options::Connection;
 use plaza_kit::admin::Readiness;
 use plaza_kit::shutdown::Shutdown;
@@ -87,6 +89,8 @@ struct Shared {
     watch: Connection,
     state: Mutex<State>,
     window: Arc<Semaphore>,
+    /// Which ids rooms have, for late retries.
+    lookback: LookBack,
     /// Asks the supervisor to check the stream's identity now.
     check: Notify,
     /// Milliseconds since 1970-01-01 UTC of the last leader election heard of.
@@ -128,6 +132,7 @@ impl JetStreamLog {
             readiness,
             state: Mutex::new(State::new()),
             window: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            lookback: LookBack::new(),
             check: Notify::new(),
             election_time: AtomicU64::new(0),
         });

@@ -6,9 +6,8 @@ use crate::log::budget::Budget;
 use crate::log::{LogError, Read, ReadAnswer, Start, Stored, TailsAnswer};
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use plaza_proto::ids::{MessageId, RoomName};
+use plaza_proto::ids::RoomName;
 use plaza_proto::subject::{self, STREAM};
-use plaza_proto::time::parse_utc;
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -20,25 +19,6 @@ const SCAN_BATCH: u32 = 256;
 const SCAN_BYTES: u32 = 1024 * 1024;
 /// What the server counts beside a message's body: subject and headers.
 const OVERHEAD_BYTES: u32 = 512;
-
-/// What a search for an id in a room brought.
-#[derive(Debug)]
-pub(super) struct Found {
-    /// Where it stands.
-    pub(super) seq: Option<u64>,
-    /// Nothing of the room can have been removed.
-    whole: bool,
-    /// Time of the oldest event kept.
-    oldest: Option<u64>,
-}
-
-impl Found {
-    /// Whether every event of the room of the last `horizon` was looked at.
-    pub(super) fn reaches_back(&self, now: u64, horizon: Duration) -> bool {
-        let horizon = u64::try_from(horizon.as_millis()).unwrap_or(u64::MAX);
-        self.whole || self.oldest.is_some_and(|time| time.saturating_add(horizon) <= now)
-    }
-}
 
 impl Shared {
     pub(super) async fn read_events(&self, read: Read) -> Result<ReadAnswer, LogError> {
@@ -76,7 +56,7 @@ impl Shared {
     }
 
     /// An answer counts only under the epoch it was asked under.
-    fn still(&self, serving: Serving) -> Result<(), LogError> {
+    pub(super) fn still(&self, serving: Serving) -> Result<(), LogError> {
         if self.serving()?.epoch == serving.epoch {
             Ok(())
         } else {
@@ -140,7 +120,7 @@ impl Shared {
         let mut newest: VecDeque<Stored> = VecDeque::new();
         let mut previous = 0;
         let mut begins = true;
-        self.scan(&read.room, |mut event| {
+        self.scan(&read.room, 1, |mut event| {
             if event.seq >= before {
                 return false;
             }
@@ -162,34 +142,14 @@ impl Shared {
         Ok(ReadAnswer { epoch: serving.epoch, events, complete, trimmed: false, last_seq })
     }
 
-    /// Looks for an id among a room's events.
-    pub(super) async fn find(&self, room: &RoomName, id: MessageId) -> Result<Found, LogError> {
-        let mut found = Found { seq: None, whole: false, oldest: None };
-        let mut count = 0;
-        self.scan(room, |event| {
-            count += 1;
-            found.oldest.get_or_insert(event.time);
-            if event.id == id {
-                found.seq = Some(event.seq);
-            }
-            found.seq.is_none()
-        })
-        .await?;
-        if found.seq.is_none() {
-            let info = self.stream_info().await?;
-            let limits = self.state().limits;
-            let never_full = info.state.bytes < nearly(limits.bytes);
-            // An event that age has removed is older than any horizon of a retry.
-            found.whole = count < limits.per_room && never_full;
-            found.oldest = found.oldest.or_else(|| parse_utc(&info.state.first_ts));
-        }
-        Ok(found)
-    }
-
-    /// Gives a room's events from the oldest on, until `each` says enough.
-    async fn scan(&self, room: &RoomName, mut each: impl FnMut(Stored) -> bool) -> Result<(), LogError> {
+    /// Gives a room's events from this sequence on, until `each` says enough.
+    pub(super) async fn scan(
+        &self,
+        room: &RoomName,
+        mut from: u64,
+        mut each: impl FnMut(Stored) -> bool,
+    ) -> Result<(), LogError> {
         let subject = subject::room_in(room);
-        let mut from = 1;
         // The stream keeps at most so many a room; a room that grows while it is read ends the scan all the same.
         let mut left = self.state().limits.per_room.saturating_mul(2);
         while left > 0 {
@@ -253,6 +213,6 @@ fn link(events: &mut [Stored], mut previous: u64) {
 }
 
 /// A stream this full may be removing events to stay below its limit.
-fn nearly(limit: u64) -> u64 {
+pub(super) fn nearly(limit: u64) -> u64 {
     limit / 10 * 9
 }
