@@ -6,6 +6,7 @@ use crate::control::Unfinished;
 use crate::engine::ShardHandle;
 use crate::peer::RelayedSockets;
 use crate::trace::TRACER;
+use plaza_kit::chaos::{self, Step};
 use plaza_kit::trace::{Origin, SpanKind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -51,6 +52,7 @@ async fn close(shards: &[ShardHandle], window: Duration) {
     for shard in shards {
         shard.send(Inbound::Control(Control::Drain { window_ms }));
     }
+    chaos::step(Step::Draining);
     let end = Instant::now() + window + GRACE;
     while connections(shards) > 0 && Instant::now() < end {
         tokio::time::sleep(LOOK).await;

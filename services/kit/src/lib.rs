@@ -11,10 +11,12 @@
 //! | [`admin`] | `/livez`, `/readyz`, `/metrics` |
 //! | [`grpc`] | serving gRPC with health, reflection, TLS and limits |
 //! | [`discovery`] | from `--session-addr` to a balanced channel |
+//! | [`chaos`] | ways to break the process on purpose, without the feature `chaos` empty |
 //!
 //! A `main` uses them in this order: settings, telemetry, bind, metrics, admin, run, wait.
 
 pub mod admin;
+pub mod chaos;
 pub mod discovery;
 pub mod grpc;
 pub mod metrics;

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use plaza_kit::chaos::{self, Step};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((socket, peer, permit)) => {
+                chaos::step(Step::Accepted);
                 exhausted = false;
                 let connection = serve_connection(socket, peer, router.clone(), limits, tasks.clone(), stop.clone());
                 tasks.spawn(async move {

@@ -16,6 +16,7 @@ use http::header::{
 use http::{HeaderValue, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use plaza_kit::chaos::{self, Step};
 use plaza_kit::trace::context::TRACEPARENT;
 use plaza_kit::trace::{Origin, Span, SpanKind};
 use std::io;
@@ -94,6 +95,7 @@ async fn hand_over(
     // The client may be gone before its 101: then there is nothing to hand over.
     let Ok(upgraded) = upgrade.await else { return };
     if let Ok((socket, leftover)) = dismantle(upgraded) {
+        chaos::step(Step::Upgraded);
         let _closed = shard.adopt(Adopt { socket, leftover, connection, options, place, trace });
     }
 }

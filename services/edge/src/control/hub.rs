@@ -18,6 +18,7 @@ use crate::upstream::read::{ReadKey, Reader};
 use crate::upstream::registration::Registration;
 use crate::upstream::session::{SessionEvent, SessionLink};
 use plaza_kit::admin::Readiness;
+use plaza_kit::chaos::{self, Step};
 use plaza_proto::code::Code;
 use plaza_proto::fanout::Command;
 use plaza_proto::feed::FeedMessage;
@@ -231,7 +232,10 @@ impl Hub {
         match outcome {
             Outcome::Publish(LinkEvent::Up { stream, batches }) => self.link.up(stream, batches, self.now),
             Outcome::Publish(LinkEvent::Down { stream }) => self.link.down(stream, self.now),
-            Outcome::Publish(LinkEvent::Results(results)) => self.link.results(results, self.now, done),
+            Outcome::Publish(LinkEvent::Results(results)) => {
+                chaos::step(Step::Resolved);
+                self.link.results(results, self.now, done);
+            }
             Outcome::Session(SessionEvent::Registered { incarnation, edge_number: _, again }) => {
                 self.feed.listen(&incarnation);
                 self.incarnation = incarnation;

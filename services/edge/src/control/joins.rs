@@ -8,6 +8,7 @@ use crate::bridge::{ConnKey, Joined, Reply, RoomId, Variant};
 use crate::feed::sequencer::{Millis, ResetReason};
 use crate::upstream::read::ReadKey;
 use crate::wire::Mark;
+use plaza_kit::chaos;
 use plaza_proto::code::Code;
 use plaza_proto::fanout::ReadResponse;
 use plaza_proto::position::Position;
@@ -206,6 +207,9 @@ impl Hub {
             }
             _ => Vec::new(),
         };
+        if recovered {
+            chaos::step(chaos::Step::Replaying);
+        }
         if record == Record::Follows {
             self.session.owe(Op {
                 op: Some(op::Op::Join(JoinRoom {

@@ -21,6 +21,7 @@ use crate::upstream::read::ReadKey;
 use crate::upstream::session::Applied;
 use crate::wire::Mark;
 use bytes::Bytes;
+use plaza_kit::chaos;
 use plaza_proto::code::Code;
 use plaza_proto::ids::{RoomName, session_user_id};
 use plaza_proto::position::Position;
@@ -274,6 +275,7 @@ impl Hub {
             let (replay, reset) = (Vec::new(), None);
             joined.push(Joined { room: name, id, position, members, recovered: true, replay, reset });
         }
+        chaos::step(chaos::Step::Replaying);
         missed.sort_by_key(|(seq, _)| *seq);
         let mut frames = Vec::with_capacity(missed.iter().map(|(_, frame)| frame.len()).sum());
         missed.iter().for_each(|(_, frame)| frames.extend_from_slice(frame));

@@ -13,6 +13,7 @@ use crate::upstream::publish::{Origin, Resolved};
 use crate::upstream::read::ReadKey;
 use crate::upstream::session::Applied;
 use bytes::Bytes;
+use plaza_kit::chaos::{self, Step};
 use plaza_proto::code::Code;
 use plaza_proto::event::Event;
 use plaza_proto::event::event::Kind;
@@ -66,6 +67,9 @@ impl Hub {
         let Request { from, id, identity, op, trace } = request;
         if let Some(root) = trace {
             self.traces.begin(from, id, root, &op);
+        }
+        if matches!(op, Wish::Open { .. }) {
+            chaos::step(Step::Authenticated);
         }
         match op {
             Wish::Open { room, resume } => match (self.conns.insert(from, identity), resume) {
@@ -146,7 +150,11 @@ impl Hub {
     /// The session service has applied something, or has not.
     pub(super) fn on_applied(&mut self, tag: u64, result: Result<Applied, (Code, String)>) {
         self.session.answered();
-        match (self.asked.remove(&tag), result) {
+        let asked = self.asked.remove(&tag);
+        if matches!(asked, Some(Asked::Open(..) | Asked::Recover(_))) {
+            chaos::step(Step::Leased);
+        }
+        match (asked, result) {
             (Some(Asked::Open(key, id, room)), Ok(Applied { session, .. })) => {
                 // Closed before it was open: the close came to nothing then.
                 let Some(conn) = self.conns.get_mut(key) else { return };
@@ -289,6 +297,7 @@ impl Hub {
         let Some(name) = self.member_of(key, room) else {
             return self.fail(key, id, Code::NotJoined, Code::NotJoined.english());
         };
+        chaos::step(Step::Received);
         let Some(conn) = self.conns.get(key) else { return };
         event.version = 1;
         event.user_id = conn.user_id.to_string();
@@ -327,6 +336,7 @@ impl Hub {
                 Err((code, message)) => Reply::Failed { code, message },
             };
             self.reply(to, id, reply);
+            chaos::step(Step::Answered);
         }
     }
 

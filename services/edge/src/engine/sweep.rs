@@ -5,6 +5,7 @@ use super::board::COHORT;
 use super::core::Core;
 use super::slot::Phase;
 use super::write::write;
+use plaza_kit::chaos::{self, Step};
 use std::io;
 
 /// A round that cost less is followed by the next at once: a pause would only delay small rooms.
@@ -99,6 +100,7 @@ impl Core {
                     write_rest(socket, log, cursor + slice.len() as u64, &mut sends).map(|more| slice.len() + more);
             }
             bytes += result.as_ref().map_or(0, |written| *written as u64);
+            chaos::step(Step::HalfDelivered);
             match result {
                 Ok(written) if written as u64 == head - cursor => served += 1,
                 Ok(written) => apart.push((slot, Apart::Short(written))),

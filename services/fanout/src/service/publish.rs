@@ -6,6 +6,7 @@ use crate::validate::{self, Refusal};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt, unfold};
+use plaza_kit::chaos::{self, Step};
 use plaza_proto::code::Code;
 use plaza_proto::fanout as api;
 use plaza_proto::fanout::publish_item::Target;
@@ -146,6 +147,7 @@ fn start(fanout: &Fanout, item: api::PublishItem) -> Answer<Wire> {
     match Checked::new(item) {
         Ok(Checked::Store(mut publish)) => {
             let id = publish.id;
+            chaos::step(Step::Taken);
             let trace = trace::begin(&mut publish);
             match fanout.log.publish(publish) {
                 Answer::Now(outcome) => {

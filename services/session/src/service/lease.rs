@@ -2,6 +2,7 @@
 
 use super::{Services, check, refused, status};
 use crate::store::{Op, Outcome, Refusal, ResumeKey};
+use plaza_kit::chaos::{self, Step};
 use plaza_proto::code::Code;
 use plaza_proto::fanout::Rejected;
 use plaza_proto::session as pb;
@@ -61,7 +62,13 @@ impl Services {
         // What is refused here takes no part; the others keep their order.
         let checked: Vec<Result<Op, Refusal>> = request.ops.into_iter().map(|op| self.op(op)).collect();
         let ops: Vec<Op> = checked.iter().filter_map(|op| op.as_ref().ok().cloned()).collect();
+        let releases = ops.iter().any(|op| matches!(op, Op::Close { .. }));
+        chaos::step(Step::Writing);
         let applied = self.store.apply(&request.incarnation, ops).await.map_err(|error| status(&error))?;
+        chaos::step(Step::Written);
+        if releases {
+            chaos::step(Step::Released);
+        }
         for command in applied.commands {
             self.control.send(command);
         }
@@ -88,6 +95,7 @@ impl Services {
             .heartbeat(&request.incarnation, request.counter, request.connections, request.done_command_ids)
             .await
             .map_err(|error| status(&error))?;
+        chaos::step(Step::Renewed);
         Ok(pb::HeartbeatResponse {
             commands: pulse.commands,
             mean_connections: pulse.mean_connections,

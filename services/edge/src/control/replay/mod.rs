@@ -7,6 +7,7 @@ use crate::bridge::Variant;
 use crate::feed::sequencer::{Millis, ResetReason, Sequencer, Stored};
 use crate::wire::Mark;
 use bytes::Bytes;
+use plaza_kit::chaos::{self, Rule};
 use plaza_proto::fanout::ReadResponse;
 use plaza_proto::position::Position;
 
@@ -138,7 +139,7 @@ impl Replay {
     /// Goes as far as the ring allows.
     pub(super) fn advance(&mut self, sequencer: &Sequencer, now: Millis) -> Step {
         let position = sequencer.position();
-        if self.reset.is_none() && self.after.epoch != position.epoch {
+        if self.reset.is_none() && self.after.epoch != position.epoch && !chaos::breaks(Rule::Epoch) {
             self.reset = Some(ResetReason::Epoch);
         }
         if self.reset.is_some() {
@@ -201,7 +202,7 @@ impl Replay {
             self.reset = Some(ResetReason::Unavailable);
             return;
         };
-        if epoch != self.after.epoch {
+        if epoch != self.after.epoch && !chaos::breaks(Rule::Epoch) {
             self.reset = Some(ResetReason::Epoch);
             return;
         }
@@ -256,7 +257,8 @@ impl Replay {
     pub(super) fn frames(&self, room: &Room, variant: Variant, mark: Mark) -> Vec<(u64, Bytes)> {
         let mut previous = self.after;
         let mut frames = Vec::with_capacity(self.events.len());
-        for event in self.events.iter().filter_map(|stored| encode::decode(stored, self.after.epoch)) {
+        let skipped = usize::from(chaos::breaks(Rule::ResumeExactly));
+        for event in self.events.iter().skip(skipped).filter_map(|stored| encode::decode(stored, self.after.epoch)) {
             let frame = encode::event(&room.name, &event, previous, variant, mark);
             previous = event.position;
             if !frame.is_empty() {

@@ -19,6 +19,7 @@ mod simulation;
 mod tests;
 
 use kept::{Early, Ring};
+use plaza_kit::chaos::{self, Rule};
 use plaza_proto::fanout::ReadResponse;
 use plaza_proto::ids::MessageId;
 use plaza_proto::position::{Epoch, Position};
@@ -196,7 +197,7 @@ impl Sequencer {
                     self.verify(now, out);
                 }
             }
-            State::Live if event.previous <= self.last => self.deliver(event, out),
+            State::Live if event.previous <= self.last || chaos::breaks(Rule::Repair) => self.deliver(event, out),
             State::Live => {
                 let target = event.previous;
                 self.early.insert(event);
@@ -259,7 +260,7 @@ impl Sequencer {
             State::Joining { barrier: false, lost } => {
                 self.joined(epoch, events.last(), answer.last_seq, lost, now, out)
             }
-            State::Repairing { .. } | State::Verifying { .. } if epoch != self.epoch => {
+            State::Repairing { .. } | State::Verifying { .. } if epoch != self.epoch && !chaos::breaks(Rule::Epoch) => {
                 self.lose(ResetReason::Epoch, now, out);
             }
             State::Repairing { since, target } => self.repaired(events, answer, since, target, now, out),

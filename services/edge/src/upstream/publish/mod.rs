@@ -13,6 +13,7 @@ mod tests;
 
 use crate::bridge::{ConnKey, RoomId};
 use crate::feed::sequencer::Millis;
+use plaza_kit::chaos::{self, Rule, Step};
 use plaza_proto::code::Code;
 use plaza_proto::fanout::publish_result::Outcome as Wire;
 use plaza_proto::fanout::{PublishBatch, PublishItem, PublishResult, Stored};
@@ -124,6 +125,10 @@ impl Link {
     /// # Errors
     /// [`Code::Busy`]: 32 of this connection and room, or 256 of the edge, wait already.
     pub fn submit(&mut self, item: PublishItem, to: ConnKey, id: u32, room: RoomId, now: Millis) -> Result<(), Code> {
+        if chaos::breaks(Rule::Lanes) {
+            self.fly(item, Origin::Conn { to, id, room }, now);
+            return Ok(());
+        }
         if let Some(lane) = self.lanes.get_mut(&(to, room)) {
             if lane.len() >= WAITING_EACH || self.waiting >= IN_FLIGHT {
                 return Err(Code::Busy);
@@ -289,6 +294,7 @@ impl Link {
                 }
             }
         }
+        chaos::step(Step::Published);
     }
 
     fn send_due(&mut self, now: Millis) {

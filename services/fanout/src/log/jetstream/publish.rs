@@ -6,6 +6,7 @@ use super::{ACK_LIMIT, Serving, Shared, now};
 use crate::log::{LogError, Outcome, Publish, RETRY_HORIZON};
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use plaza_kit::chaos::{self, Rule, Step};
 use plaza_proto::code::Code;
 use plaza_proto::ids::MessageId;
 use plaza_proto::position::Position;
@@ -44,6 +45,7 @@ pub(super) async fn run(shared: Arc<Shared>, publish: Publish, _permit: OwnedSem
     let until = started + BUDGET;
     let work = async {
         if publish.retry
+            && !chaos::breaks(Rule::LookBefore)
             && let Some(outcome) = shared.look_before(&publish, until).await
         {
             return outcome;
@@ -90,6 +92,7 @@ impl Shared {
     /// One attempt: at most the acknowledgement's time.
     pub(super) async fn attempt(&self, subject: &str, headers: HeaderMap, body: Bytes, id: MessageId) -> Attempt {
         let Ok(serving) = self.serving() else { return Attempt::Again(Code::Unavailable) };
+        chaos::step(Step::Sent);
         let answer = self.publish.requests.one(subject.to_owned(), headers, body, ACK_LIMIT).await;
         let ack = match answer.and_then(|message| wire::json::<Ack>(&message)) {
             Ok(ack) => ack,
@@ -98,6 +101,9 @@ impl Shared {
                 self.check.notify_one();
                 return Attempt::Again(Code::Unavailable);
             }
+            Err(LogError::Timeout(_)) if chaos::breaks(Rule::OkAfterStored) => {
+                return Attempt::Stored { seq: serving.known.seq + 1, duplicate: false, serving };
+            }
             Err(LogError::Timeout(_) | LogError::Protocol(_)) => {
                 return Attempt::Again(Code::Timeout);
             }
@@ -105,6 +111,7 @@ impl Shared {
         if let Some(error) = &ack.error {
             return refused(error);
         }
+        chaos::step(Step::Stored);
         let mut state = self.state();
         if state.phase != Phase::Serving || state.epoch != serving.epoch {
             return Attempt::Again(Code::Timeout);
@@ -121,6 +128,7 @@ impl Shared {
 
     /// Tells the room's edges that they may lack an event. Lost: their own tail checks find it.
     async fn hint(&self, publish: &Publish, seq: u64) {
+        chaos::step(Step::Hinting);
         let mut headers = HeaderMap::new();
         headers.insert(subject::REPAIR, "1");
         headers.insert(subject::SEQ, seq.to_string().as_str());
@@ -154,7 +162,8 @@ impl Shared {
 /// Only these: what a caller sends never becomes a header.
 fn headers(publish: &Publish, probe: Option<MessageId>) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(subject::MSG_ID, publish.id.to_string().as_str());
+    let id = if chaos::breaks(Rule::Dedupe) { MessageId(rand::random()) } else { publish.id };
+    headers.insert(subject::MSG_ID, id.to_string().as_str());
     if let Some(traceparent) = publish.traceparent.as_deref().filter(|text| is_traceparent(text)) {
         headers.insert(subject::TRACEPARENT, traceparent);
     }

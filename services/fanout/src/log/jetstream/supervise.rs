@@ -15,6 +15,7 @@ use crate::log::{Emit, LogError};
 use async_nats::{HeaderMap, Message as NatsMessage, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use plaza_kit::chaos::{self, Step};
 use plaza_proto::fanout::{Beat, Command, Resync, command};
 use plaza_proto::ids::MessageId;
 use plaza_proto::position::Epoch;
@@ -187,6 +188,7 @@ impl Supervisor {
         let shared = &self.shared;
         let requests = &shared.read.requests;
         let info = provision::ensure(requests, &shared.options).await?;
+        chaos::step(Step::Provisioned);
         let epoch = provision::epoch(&info)?;
         let state = *shared.state();
         if state.phase == Phase::Starting || epoch != state.epoch {
