@@ -58,5 +58,4 @@ bench *arguments:
 # Breaks Plaza on purpose, row by row, and checks that no message is lost, doubled or out of order;
 # `just chaos --help` lists the rows. An interactive terminal shows the progress.
 chaos *arguments:
-    cargo build --bins -p plaza-edge -p plaza-session -p plaza-fanout -p plaza-tests
-    target/debug/plaza-faults {{arguments}}
+    scripts/chaos {{arguments}}

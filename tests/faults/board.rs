@@ -1,6 +1,8 @@
 //! Where the swarm stands, for those who wait for it: atomics that clients set and the nemesis reads.
 
+use crate::history::At;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 /// The shared board of one swarm.
 #[derive(Debug)]
@@ -21,6 +23,10 @@ pub(crate) struct Board {
     pub(crate) unknown: AtomicU64,
     /// No new messages from now on.
     pub(crate) is_quiet: AtomicBool,
+    /// Messages as fast as they are taken, whatever the plan says.
+    pub(crate) is_storm: AtomicBool,
+    /// Epochs in the order in which they appeared.
+    epochs: Mutex<Vec<u64>>,
 }
 
 impl Board {
@@ -40,21 +46,38 @@ impl Board {
             connections: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
             is_quiet: AtomicBool::new(false),
+            is_storm: AtomicBool::new(false),
+            epochs: Mutex::default(),
         }
     }
 
-    pub(crate) fn set_online(&self, client: u32, online: bool, edge: usize) {
+    pub(crate) fn set_online(&self, client: u32, online: bool, edge: u32) {
         self.online[client as usize].store(online, Relaxed);
-        self.edge[client as usize].store(edge as u64, Relaxed);
+        self.edge[client as usize].store(u64::from(edge), Relaxed);
     }
 
-    pub(crate) fn see(&self, client: u32, index: usize, seq: u64) {
-        self.seen[client as usize][index].1.fetch_max(seq, Relaxed);
+    pub(crate) fn see(&self, client: u32, index: usize, at: At) {
+        self.seen[client as usize][index].1.fetch_max(self.place(at), Relaxed);
     }
 
-    pub(crate) fn acknowledge(&self, room: u32, seq: u64) {
+    pub(crate) fn acknowledge(&self, room: u32, at: At) {
         self.acknowledged.fetch_add(1, Relaxed);
-        self.acknowledged_seq[room as usize].fetch_max(seq, Relaxed);
+        self.acknowledged_seq[room as usize].fetch_max(self.place(at), Relaxed);
+    }
+
+    /// A number that orders places, later epochs behind earlier ones.
+    fn place(&self, at: At) -> u64 {
+        let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = epochs.iter().position(|epoch| *epoch == at.epoch).unwrap_or_else(|| {
+            epochs.push(at.epoch);
+            epochs.len() - 1
+        });
+        (number as u64) << 48 | at.seq
+    }
+
+    /// How many logs there have been.
+    pub(crate) fn epochs(&self) -> usize {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Clients that are in all their rooms.

@@ -30,6 +30,8 @@ pub(crate) struct Rules {
     pub(crate) min_faults: u64,
     /// At least so many joins that resumed.
     pub(crate) min_recovered: u64,
+    /// At least so many sessions of stock clients that went on.
+    pub(crate) min_by_pid: u64,
     /// The store really lost something, so resets are right.
     pub(crate) resets_allowed: bool,
 }
@@ -41,12 +43,16 @@ pub(crate) struct Counts {
     pub(crate) acknowledged: u64,
     pub(crate) duplicates: u64,
     pub(crate) refused: u64,
+    /// Sends that were told to come later.
+    pub(crate) busy: u64,
     pub(crate) unknown: u64,
     pub(crate) unknown_in_quiet: u64,
     pub(crate) sent_in_quiet: u64,
     pub(crate) received: u64,
     pub(crate) connections: u64,
     pub(crate) recovered: u64,
+    /// Sessions of stock clients that went on by their pid.
+    pub(crate) by_pid: u64,
     pub(crate) resets: u64,
     pub(crate) faults: u64,
     /// Longest time from a heal to the next acknowledgement, in milliseconds.
@@ -88,6 +94,8 @@ struct Attempt {
     place: Option<Place>,
     is_acknowledged: bool,
     is_refused: bool,
+    /// The last attempt was told to come later: it is surely not stored.
+    is_busy: bool,
     is_received: bool,
 }
 
@@ -148,7 +156,10 @@ impl Checker {
     /// Takes the next line.
     pub(crate) fn take(&mut self, line: &Line) {
         match line.event {
-            Event::Conn { .. } => self.verdict.counts.connections += 1,
+            Event::Conn { recovered, .. } => {
+                self.verdict.counts.connections += 1;
+                self.verdict.counts.by_pid += u64::from(recovered);
+            }
             Event::Close { .. } => {}
             Event::Join { client, room, after, at, recovered, all } => {
                 let after = after.map(|at| self.place(at));
@@ -174,6 +185,12 @@ impl Checker {
                 self.verdict.counts.refused += 1;
                 if let Some(attempt) = self.attempts.get_mut(&mid) {
                     attempt.is_refused = true;
+                }
+            }
+            Event::SendInfo { mid, ref code, .. } if code == "busy" => {
+                self.verdict.counts.busy += 1;
+                if let Some(attempt) = self.attempts.get_mut(&mid) {
+                    attempt.is_busy = true;
                 }
             }
             Event::SendInfo { .. } => {
@@ -234,6 +251,10 @@ impl Checker {
         member.reset_due = false;
         let from = from.or(member.last).unwrap_or(to);
         member.excused.push((from, to));
+        if from.0 != to.0 {
+            // Another log may bring again what the one before had lost.
+            member.mids.clear();
+        }
         member.last = Some(to);
         if !self.rules.resets_allowed {
             self.breaks("H10 reset without need", || {
@@ -254,10 +275,11 @@ impl Checker {
                 place: None,
                 is_acknowledged: false,
                 is_refused: false,
+                is_busy: false,
                 is_received: false,
             };
             self.attempts.insert(mid, attempt);
-        } else if !retry {
+        } else if !retry && !self.attempts.get_mut(&mid).is_some_and(|attempt| std::mem::take(&mut attempt.is_busy)) {
             self.breaks("H2 unexpected", || format!("client {client} uses mid {mid:x} twice"));
         }
         self.verdict.counts.sent_in_quiet += u64::from(self.faults == 0);
@@ -288,12 +310,14 @@ impl Checker {
         match attempt.place {
             None => {
                 attempt.place = Some(place);
-                if let Some(floor) = attempt.floor.filter(|floor| place <= *floor) {
+                if let Some(floor) = attempt.floor.filter(|floor| floor.0 == place.0 && place <= *floor) {
                     self.breaks("H9 real time", || {
                         format!("room {room}: {mid:x} is at {place:?}, sent after {floor:?} was acknowledged")
                     });
                 }
             }
+            // A log that was rolled back names what it still has anew, and may get again what it lost.
+            Some(other) if other.0 != place.0 => attempt.place = Some(place),
             Some(other) if other != place => {
                 self.breaks("H5 stored twice", || format!("room {room}: {mid:x} is at {other:?} and at {place:?}"));
             }
@@ -343,6 +367,9 @@ impl Checker {
                     format!("client {client}, room {room}: {place:?} again after {last:?}")
                 });
             } else {
+                // It is not lost as well.
+                let at = member.places.partition_point(|have| *have < place);
+                member.places.insert(at, place);
                 self.breaks("H7 step back", || format!("client {client}, room {room}: {place:?} after {last:?}"));
             }
             return;
@@ -351,6 +378,11 @@ impl Checker {
         member.places.push(place);
         if is_second {
             self.breaks("H5 seen twice", || format!("client {client}, room {room}: {mid:x?} again at {place:?}"));
+        }
+        if place.0 != last.0 {
+            self.breaks("H10 another log without a reset", || {
+                format!("client {client}, room {room}: {place:?} after {last:?}")
+            });
         }
         if reset_due {
             self.breaks("H10 no recovery and no reset", || format!("client {client}, room {room}, at {place:?}"));
@@ -378,6 +410,7 @@ impl Checker {
             ("received events", counts.received, rules.min_received),
             ("faults that were healed and survived", counts.faults, rules.min_faults),
             ("resumed joins", counts.recovered, rules.min_recovered),
+            ("sessions that stock clients continued by pid", counts.by_pid, rules.min_by_pid),
         ] {
             if have < need {
                 self.verdict.vacuous.push(format!("{have} {name}; at least {need} are needed"));
@@ -437,7 +470,7 @@ impl Checker {
         for ((sender, room), mut sent) in senders {
             sent.sort_unstable();
             for pair in sent.windows(2) {
-                if pair[0].1 >= pair[1].1 {
+                if pair[0].1.0 == pair[1].1.0 && pair[0].1 >= pair[1].1 {
                     self.breaks("H8 order of a sender", || {
                         format!("sender {sender}, room {room}: {:x?} and {:x?}", pair[0], pair[1])
                     });

@@ -1,5 +1,7 @@
 //! Rows of the fault table, one seed each, small: what continuous integration runs of `just chaos`.
 
+use plaza_tests::cluster::{Service, wait_ready};
+use plaza_tests::nats::NatsServer;
 use plaza_tests::process::built;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -47,4 +49,17 @@ fn row_18_a_rolling_restart_loses_doubles_and_reorders_nothing() {
 #[test]
 fn row_24_a_retry_after_the_dedupe_window_is_stored_once() {
     passes(24);
+}
+
+#[tokio::test]
+async fn what_is_shipped_has_no_steps_to_end_at_and_no_rules_to_break() {
+    let nats = NatsServer::start().await;
+    // With the feature `chaos` each of these ends the process.
+    let wrong = [("PLAZA_FAILPOINTS", "provisioned@1"), ("PLAZA_FAILPOINTS", "nothing"), ("PLAZA_SABOTAGE", "nothing")];
+    for (variable, value) in wrong {
+        let args = ["--nats-url".to_owned(), nats.url()];
+        let mut fanout = Service::start_with("plaza-fanout", &args, &[(variable, value.to_owned())]).await;
+        wait_ready(fanout.admin).await;
+        assert!(fanout.process.status().is_none(), "{variable}={value}");
+    }
 }

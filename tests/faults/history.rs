@@ -29,7 +29,13 @@ pub(crate) fn mid(sender: u32, n: u32) -> Mid {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Event {
     /// A client has a session on an edge.
-    Conn { client: u32, edge: u32 },
+    Conn {
+        client: u32,
+        edge: u32,
+        /// It goes on with an earlier one: a stock client's `recovered`.
+        #[serde(default)]
+        recovered: bool,
+    },
     /// Its connection is gone.
     Close { client: u32, why: String },
     /// It is a member; `after` is what it asked to resume from.

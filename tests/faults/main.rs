@@ -16,11 +16,15 @@
 
 mod board;
 mod checker;
+mod client;
 mod history;
+mod peer;
 mod report;
 mod rows;
 mod run;
+mod sabotage;
 mod speak;
+mod stores;
 mod swarm;
 mod world;
 
@@ -33,6 +37,8 @@ Breaks Plaza on purpose and checks that no message is lost, doubled or out of or
 
 plaza-faults [--row N,...] [--seed S] [--seeds N] [--small] [--minutes M] [--out FOLDER]
 plaza-faults --check FILE     checks a history that was kept
+plaza-faults --peer           the same swarm against npm socket.io servers: losses must be seen
+plaza-faults --sabotage       breaks each of Plaza's own rules once: all of them must be noticed
   --row N,...   rows of the table below (default: all but 26)
   --seed S      what is random follows from it (default 1)
   --seeds N     so many runs of each row, with seeds S, S+1, ... (default 1)
@@ -49,7 +55,16 @@ struct Options {
     seeds: u64,
     scale: Scale,
     out: PathBuf,
-    check: Option<PathBuf>,
+    task: Task,
+}
+
+/// What the program is asked to do.
+#[derive(Debug)]
+enum Task {
+    Rows,
+    Check(PathBuf),
+    Peer,
+    Sabotage,
 }
 
 #[tokio::main]
@@ -63,30 +78,44 @@ async fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let options = parse(&args)?;
-    if let Some(path) = &options.check {
-        let verdict = run::check(path, checker::Rules::default()).map_err(anyhow::Error::msg)?;
-        println!("{}", report::verdict(&verdict));
-        std::process::exit(i32::from(!verdict.is_pass()));
-    }
+    let passed = match &options.task {
+        Task::Rows => rows(&options).await,
+        Task::Check(path) => run::check(path, checker::Rules::default()).map(|verdict| {
+            println!("{}", report::verdict(&verdict));
+            verdict.is_pass()
+        }),
+        Task::Peer => peer::run(options.seed, &options.out).await.map(|(text, seen)| {
+            println!("{text}");
+            seen
+        }),
+        Task::Sabotage => sabotage::run(&options).await.map(|missed| missed == 0),
+    };
+    std::process::exit(i32::from(!passed.map_err(anyhow::Error::msg)?));
+}
+
+/// Runs rows with seeds; whether all passed.
+async fn rows(options: &Options) -> Result<bool, run::Red> {
     let mut failed = 0;
     let mut table = Vec::new();
     for row in &options.rows {
         for seed in options.seed..options.seed + options.seeds {
-            let (line, passed) = one(row, seed, &options).await.map_err(anyhow::Error::msg)?;
+            let (line, passed) = one(row, seed, options).await?;
             println!("{line}");
             failed += u32::from(!passed);
             table.push(line);
         }
     }
     println!("\n{}", report::summary(&table, failed));
-    std::process::exit(i32::from(failed > 0));
+    Ok(failed == 0)
 }
 
 /// Runs one row with one seed; its line of the report, and whether it passed.
 async fn one(row: &Row, seed: u64, options: &Options) -> Result<(String, bool), run::Red> {
     let folder = options.out.join(format!("row{}-seed{seed}", row.number));
     let _ = std::fs::remove_dir_all(&folder);
-    let mut run = Run::start(row.number, seed, options.scale, row.fanout, &folder).await?;
+    let scale = row.scale(options.scale);
+    let setup = row.setup(seed, scale.stock > 0, None);
+    let mut run = Run::start(row.number, seed, scale, setup, &folder).await?;
     let result = row.faults(&mut run).await;
     let rules = row.rules(&run);
     let (verdict, counted) = run.finish(result, rules).await?;
@@ -95,19 +124,29 @@ async fn one(row: &Row, seed: u64, options: &Options) -> Result<(String, bool), 
         // What is kept is for those who look for a fault.
         let _ = std::fs::remove_dir_all(&folder);
     }
-    Ok((report::line(row, seed, &verdict, counted, &folder), passed))
+    Ok((report::line(row, seed, &verdict, &counted, &folder), passed))
 }
 
 fn parse(args: &[String]) -> anyhow::Result<Options> {
     let is_small = args.iter().any(|arg| arg == "--small");
     let scale = if is_small {
-        Scale { faults: 3, clients: 24, rooms: 8, rate: 80.0, minutes: 0.5, is_small }
+        Scale { faults: 3, clients: 24, stock: 3, rooms: 8, rooms_per_client: 3, rate: 80.0, minutes: 0.5, is_small }
     } else {
-        Scale { faults: 12, clients: 60, rooms: 20, rate: 240.0, minutes: 10.0, is_small }
+        // A room keeps 1,000 events, and who is away for a minute must find all of them.
+        let (clients, rooms, rate) = (126, 240, 900.0);
+        Scale { faults: 12, clients, stock: 6, rooms, rooms_per_client: 6, rate, minutes: 10.0, is_small }
     };
     let rows = ROWS.iter().filter(|row| row.number != 26).collect();
-    let mut options = Options { rows, seed: 1, seeds: 1, scale, out: "target/faults".into(), check: None };
-    let args: Vec<&String> = args.iter().filter(|arg| *arg != "--small").collect();
+    let mut options = Options { rows, seed: 1, seeds: 1, scale, out: "target/faults".into(), task: Task::Rows };
+    for arg in args {
+        match arg.as_str() {
+            "--peer" => options.task = Task::Peer,
+            "--sabotage" => options.task = Task::Sabotage,
+            _ => {}
+        }
+    }
+    let alone = ["--small", "--peer", "--sabotage"];
+    let args: Vec<&String> = args.iter().filter(|arg| !alone.contains(&arg.as_str())).collect();
     for pair in args.chunks(2) {
         let [flag, value] = pair else { anyhow::bail!("{} needs a value\n\n{HELP}", pair[0]) };
         match flag.as_str() {
@@ -123,7 +162,7 @@ fn parse(args: &[String]) -> anyhow::Result<Options> {
             "--faults" => options.scale.faults = value.parse()?,
             "--minutes" => options.scale.minutes = value.parse()?,
             "--out" => options.out = value.into(),
-            "--check" => options.check = Some(value.into()),
+            "--check" => options.task = Task::Check(value.into()),
             _ => anyhow::bail!("unknown argument {flag}\n\n{HELP}"),
         }
     }

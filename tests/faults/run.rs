@@ -3,7 +3,7 @@
 use crate::checker::{Checker, Rules, Verdict};
 use crate::history::{Event, History, Line};
 use crate::swarm::{Plan, Swarm};
-use crate::world::World;
+use crate::world::{Hits, Setup, World};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,10 @@ pub(crate) struct Scale {
     /// Faults of one kind in a row.
     pub(crate) faults: u32,
     pub(crate) clients: u32,
+    /// So many of them are stock socket.io-clients.
+    pub(crate) stock: u32,
     pub(crate) rooms: u32,
+    pub(crate) rooms_per_client: u32,
     pub(crate) rate: f64,
     /// Of row 26 only.
     pub(crate) minutes: f64,
@@ -45,6 +48,11 @@ pub(crate) struct Run {
     open: Vec<String>,
     /// Faults begun and survived.
     pub(crate) faults: u64,
+    /// What had hit when the open fault began.
+    before: Hits,
+    /// Faults that hit nothing.
+    missed: Vec<String>,
+    notes: Vec<String>,
     is_ticker: bool,
 }
 
@@ -53,13 +61,14 @@ pub(crate) type Red = String;
 
 impl Run {
     /// Starts everything and waits until every client chats.
-    pub(crate) async fn start(row: u32, seed: u64, scale: Scale, fanout: &[&str], folder: &Path) -> Result<Self, Red> {
+    pub(crate) async fn start(row: u32, seed: u64, scale: Scale, setup: Setup, folder: &Path) -> Result<Self, Red> {
         std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let history = History::create(&folder.join("history.jsonl")).map_err(|e| format!("history.jsonl: {e}"))?;
         let history = Arc::new(history);
-        let world = World::start(3, fanout, folder).await;
-        let plan = Plan { clients: scale.clients, rooms: scale.rooms, rooms_per_client: 3, rate: scale.rate, seed };
-        let swarm = Swarm::start(plan, &world.fronts(), &history);
+        let world = World::start(3, &setup, folder).await;
+        let Scale { clients, stock, rooms, rooms_per_client, rate, .. } = scale;
+        let plan = Plan { clients, stock, rooms, rooms_per_client, rate, seed, only_socket_io: false };
+        let swarm = Swarm::start(plan, &world.fronts(), world.steering(), &history);
         let now = Instant::now();
         let mut run = Self {
             row,
@@ -74,6 +83,9 @@ impl Run {
             shown: now,
             open: Vec::new(),
             faults: 0,
+            before: Hits::default(),
+            missed: Vec::new(),
+            notes: Vec::new(),
             is_ticker: std::io::IsTerminal::is_terminal(&std::io::stderr()),
         };
         run.caught_up("start").await?;
@@ -84,9 +96,15 @@ impl Run {
     /// Says that a fault begins now.
     pub(crate) fn strike(&mut self, what: impl Into<String>) {
         let what = what.into();
+        self.before = self.world.hits();
         self.history.record(Event::Fault { what: what.clone() });
         self.open.push(what);
         self.show();
+    }
+
+    /// Something that the report is to say.
+    pub(crate) fn note(&mut self, what: String) {
+        self.notes.push(what);
     }
 
     /// Says that everything below Plaza works again, and waits until all clients are back and have all
@@ -95,6 +113,9 @@ impl Run {
         let what = self.open.last().cloned().unwrap_or_default();
         self.history.record(Event::Heal { what: what.clone() });
         self.caught_up(&what).await?;
+        if self.world.hits() == self.before {
+            self.missed.push(what.clone());
+        }
         self.history.record(Event::CaughtUp { what });
         self.open.pop();
         self.faults += 1;
@@ -225,20 +246,19 @@ impl Run {
         if let Some(red) = red {
             verdict.broken.entry("row").or_default().1.push(red);
         }
-        let restarts = [&self.world.edges, &self.world.sessions, &self.world.fanouts];
-        let counted = Counted {
-            restarts: restarts.into_iter().flatten().map(|node| node.starts - 1).sum(),
-            seconds: self.begin.elapsed().as_secs_f64(),
-        };
+        verdict.vacuous.extend(self.missed.iter().map(|what| format!("nothing was hit by: {what}")));
+        let (hits, seconds) = (self.world.hits(), self.begin.elapsed().as_secs_f64());
+        let counted = Counted { hits, seconds, notes: self.notes };
         Ok((verdict, counted))
     }
 }
 
 /// What the nemesis really did.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Counted {
-    pub(crate) restarts: u64,
+    pub(crate) hits: Hits,
     pub(crate) seconds: f64,
+    pub(crate) notes: Vec<String>,
 }
 
 /// Checks a history that was recorded.

@@ -11,6 +11,8 @@ pub(crate) enum Speak {
     Plaza,
     /// Socket.IO on WebSocket, with events as objects.
     SocketIo,
+    /// The same, as a program writes and reads it that steers a stock client.
+    Stock,
 }
 
 /// A position as the server writes it, and what it says.
@@ -28,13 +30,15 @@ pub(crate) enum Heard {
     /// The session is open.
     Welcome {
         ticket: String,
+        recovered: bool,
     },
     /// Are you there?
     Ping,
     Joined {
         tag: u64,
         stand: Stand,
-        recovered: bool,
+        /// `None`: the server does not say.
+        recovered: Option<bool>,
     },
     Published {
         tag: u64,
@@ -65,11 +69,12 @@ pub(crate) enum Heard {
 }
 
 impl Speak {
-    /// Path and subprotocol of the upgrade.
-    pub(crate) fn path(self) -> (&'static str, Option<&'static str>) {
+    /// Path and subprotocol of this client's upgrade.
+    pub(crate) fn path(self, client: u32) -> (String, Option<&'static str>) {
         match self {
-            Self::Plaza => ("/ws", Some("plaza.v1.json")),
-            Self::SocketIo => ("/socket.io/?EIO=4&transport=websocket", None),
+            Self::Plaza => ("/ws".to_owned(), Some("plaza.v1.json")),
+            Self::SocketIo => ("/socket.io/?EIO=4&transport=websocket".to_owned(), None),
+            Self::Stock => (format!("/{client}"), None),
         }
     }
 
@@ -77,7 +82,7 @@ impl Speak {
     pub(crate) fn hello(self, guest: &str, ticket: &str) -> String {
         match self {
             Self::Plaza => json!({"hello": {"guest": guest, "resume": ticket}}).to_string(),
-            Self::SocketIo => {
+            Self::SocketIo | Self::Stock => {
                 format!("40{}", json!({"guest": guest, "room": null, "format": "event", "locale": "en"}))
             }
         }
@@ -87,7 +92,7 @@ impl Speak {
     pub(crate) fn name(self, tag: u64, name: &str) -> String {
         match self {
             Self::Plaza => json!({"id": tag, "setUsername": {"username": name}}).to_string(),
-            Self::SocketIo => format!("42{tag}{}", json!(["set_username", name])),
+            Self::SocketIo | Self::Stock => format!("42{tag}{}", json!(["set_username", name])),
         }
     }
 
@@ -98,7 +103,15 @@ impl Speak {
         }
         match self {
             Self::Plaza => json!({"id": tag, "join": fields}).to_string(),
-            Self::SocketIo => format!("42{tag}{}", json!(["join", fields])),
+            Self::SocketIo | Self::Stock => format!("42{tag}{}", json!(["join", fields])),
+        }
+    }
+
+    /// The answer is of no interest.
+    pub(crate) fn leave(self, tag: u64, room: &str) -> String {
+        match self {
+            Self::Plaza => json!({"id": tag, "leave": {"room": room}}).to_string(),
+            Self::SocketIo | Self::Stock => format!("42{tag}{}", json!(["leave", room])),
         }
     }
 
@@ -109,7 +122,7 @@ impl Speak {
                 fields["clientId"] = client_id.into();
                 json!({"id": tag, "publish": fields}).to_string()
             }
-            Self::SocketIo => {
+            Self::SocketIo | Self::Stock => {
                 fields["id"] = client_id.into();
                 format!("42{tag}{}", json!(["message", fields]))
             }
@@ -120,7 +133,7 @@ impl Speak {
     pub(crate) fn read(self, message: &str) -> Heard {
         match self {
             Self::Plaza => read_plaza(message),
-            Self::SocketIo => read_socketio(message),
+            Self::SocketIo | Self::Stock => read_socketio(message),
         }
         .unwrap_or(Heard::Nothing)
     }
@@ -142,7 +155,7 @@ fn read_plaza(message: &str) -> Option<Heard> {
         return published_of(tag, published);
     }
     if let Some(joined) = frame.get("joined") {
-        return Some(Heard::Joined { tag, stand: stand(joined)?, recovered: joined["recovered"] == true });
+        return Some(Heard::Joined { tag, stand: stand(joined)?, recovered: joined["recovered"].as_bool() });
     }
     if let Some(error) = frame.get("error") {
         return Some(Heard::Failed { tag, code: text(error, "code")? });
@@ -152,14 +165,17 @@ fn read_plaza(message: &str) -> Option<Heard> {
         return Some(Heard::Reset { room: text(reset, "room")?, why: text(reset, "reason")?, to });
     }
     let welcome = frame.get("welcome")?;
-    Some(Heard::Welcome { ticket: text(welcome, "ticket").unwrap_or_default() })
+    Some(Heard::Welcome { ticket: text(welcome, "ticket").unwrap_or_default(), recovered: false })
 }
 
 fn read_socketio(message: &str) -> Option<Heard> {
     match message.as_bytes() {
         [b'0', ..] => return Some(Heard::Open),
         [b'2'] => return Some(Heard::Ping),
-        [b'4', b'0', ..] => return Some(Heard::Welcome { ticket: String::new() }),
+        [b'4', b'0', fields @ ..] => {
+            let fields: Value = serde_json::from_slice(fields).ok()?;
+            return Some(Heard::Welcome { ticket: String::new(), recovered: fields["recovered"] == true });
+        }
         [b'4', b'1' | b'4', ..] => return Some(Heard::Refused),
         _ => {}
     }
@@ -174,7 +190,7 @@ fn read_socketio(message: &str) -> Option<Heard> {
         if answer.get("duplicate").is_some() {
             return published_of(tag, answer);
         }
-        return Some(Heard::Joined { tag, stand: stand(answer)?, recovered: answer["recovered"] == true });
+        return Some(Heard::Joined { tag, stand: stand(answer)?, recovered: answer["recovered"].as_bool() });
     }
     let event: Value = serde_json::from_str(message.strip_prefix("42")?).ok()?;
     let fields = event.get(1).filter(|_| event[0] == "message")?;
@@ -245,7 +261,7 @@ mod tests {
         let plaza =
             format!(r#"{{"id":9,"joined":{{"room":"r","position":"{position}","members":1,"recovered":true}}}}"#);
         let socketio = format!(r#"439[{{"ok":true,"room":"r","position":"{position}","members":1,"recovered":true}}]"#);
-        let joined = Heard::Joined { tag: 9, stand, recovered: true };
+        let joined = Heard::Joined { tag: 9, stand, recovered: Some(true) };
         assert_eq!(Speak::Plaza.read(&plaza), joined);
         assert_eq!(Speak::SocketIo.read(&socketio), joined);
         let plaza =

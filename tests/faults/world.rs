@@ -1,13 +1,16 @@
 //! All of Plaza as processes, each link through a proxy of its own, so that a service may come back on
 //! another port and a link may fail while both of its ends live.
 
+use crate::stores::Nats;
+use plaza_kit::chaos::Rule;
+use plaza_tests::balancer::Balancer;
 use plaza_tests::cluster::{Service, wait_ready};
-use plaza_tests::nats::NatsServer;
-use plaza_tests::process::PATIENCE;
+use plaza_tests::process::{PATIENCE, Process, installed};
 use plaza_tests::proxy::Proxy;
 use plaza_tests::redis::RedisServer;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// One service that can end and come back.
 #[derive(Debug)]
@@ -15,36 +18,87 @@ pub(crate) struct Node {
     pub(crate) name: String,
     program: &'static str,
     args: Vec<String>,
+    /// Variables of every start.
+    envs: Vec<(&'static str, String)>,
     service: Option<Service>,
     /// The link to it.
     pub(crate) front: Proxy,
     logs: PathBuf,
     /// How often it was started.
     pub(crate) starts: u64,
+    /// How often it has ended.
+    ended: u64,
 }
 
 impl Node {
-    async fn start(name: String, program: &'static str, args: Vec<String>, logs: &Path) -> Self {
+    async fn start(name: String, program: &'static str, args: Vec<String>, base: &Base<'_>) -> Self {
         let front = Proxy::start(None).await;
-        let mut node = Self { name, program, args, service: None, front, logs: logs.to_owned(), starts: 0 };
+        let (envs, logs) = (base.envs.clone(), base.logs);
+        let mut node =
+            Self { name, program, args, envs, service: None, front, logs: logs.to_owned(), starts: 0, ended: 0 };
         node.launch().await;
         node
     }
 
     /// Starts it, or starts it again, and waits until it serves.
     pub(crate) async fn launch(&mut self) {
-        let service = Service::start(self.program, &self.args).await;
+        let admin = self.launch_with(&[]).await;
+        wait_ready(admin).await;
+    }
+
+    /// Starts it with another clock: so many seconds off, but for what counts monotonically.
+    pub(crate) async fn launch_with_clock(&mut self, library: &str, seconds: i64) {
+        let envs = [
+            ("LD_PRELOAD", library.to_owned()),
+            ("FAKETIME", format!("{seconds:+}s")),
+            ("DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ];
+        let admin = self.launch_with(&envs).await;
+        wait_ready(admin).await;
+    }
+
+    /// Starts it so that it ends by itself: `PLAZA_FAILPOINTS`.
+    pub(crate) async fn launch_armed(&mut self, failpoints: &str) {
+        self.launch_with(&[("PLAZA_FAILPOINTS", failpoints.to_owned())]).await;
+    }
+
+    async fn launch_with(&mut self, envs: &[(&str, String)]) -> SocketAddr {
+        let envs = [&self.envs, envs].concat();
+        let service = Service::start_with(self.program, &self.args, &envs).await;
         self.front.target(Some(service.addr));
         let admin = service.admin;
         self.service = Some(service);
         self.starts += 1;
-        wait_ready(admin).await;
+        admin
+    }
+
+    /// Whether it has ended, as a failpoint ends it.
+    pub(crate) fn has_aborted(&mut self) -> bool {
+        use std::os::unix::process::ExitStatusExt;
+        let Some(mut service) = self.service.take() else { return true };
+        // 6 is SIGABRT.
+        if service.process.status().is_some_and(|status| status.signal() == Some(6)) {
+            self.ended += 1;
+            self.keep_log(&service);
+            self.front.target(None);
+            return true;
+        }
+        self.service = Some(service);
+        false
+    }
+
+    /// Sends it a signal by name.
+    pub(crate) fn signal(&self, signal: &str) {
+        if let Some(service) = &self.service {
+            service.process.signal(signal);
+        }
     }
 
     /// Ends it at once.
     pub(crate) fn kill(&mut self) {
         if let Some(mut service) = self.service.take() {
             service.process.kill();
+            self.ended += 1;
             self.keep_log(&service);
         }
         self.front.target(None);
@@ -55,6 +109,7 @@ impl Node {
         if let Some(mut service) = self.service.take() {
             service.process.signal("TERM");
             service.process.wait().await;
+            self.ended += 1;
             self.keep_log(&service);
         }
         self.front.target(None);
@@ -73,29 +128,44 @@ pub(crate) struct World {
     pub(crate) sessions: Vec<Node>,
     pub(crate) fanouts: Vec<Node>,
     pub(crate) redis: RedisServer,
-    pub(crate) nats: NatsServer,
+    pub(crate) nats: Nats,
     /// From session to Redis.
     pub(crate) to_redis: Proxy,
-    /// From each edge to NATS.
-    pub(crate) edges_to_nats: Proxy,
-    /// From each fanout to NATS.
-    pub(crate) fanouts_to_nats: Proxy,
+    /// From edges to each NATS server.
+    pub(crate) edges_to_nats: Arc<[Proxy]>,
+    /// From fanout services to each NATS server.
+    pub(crate) fanouts_to_nats: Arc<[Proxy]>,
+    /// Stock clients, and the balancer without sticky sessions that they use.
+    stock: Option<(Process, Balancer, SocketAddr)>,
+    /// Processes that were ended or stopped.
+    struck: u64,
+    /// Faults that no proxy and no process shows.
+    other: u64,
 }
 
 impl World {
-    /// Starts Redis, NATS, two session services, two fanout services and `edges` edges. `fanout`: more
-    /// arguments of the fanout services.
-    pub(crate) async fn start(edges: usize, fanout: &[&str], logs: &Path) -> Self {
-        let (redis, nats) = tokio::join!(RedisServer::start(), NatsServer::start());
+    /// Starts Redis, NATS, two session services, two fanout services and `edges` edges.
+    pub(crate) async fn start(edges: usize, setup: &Setup, logs: &Path) -> Self {
+        let (redis, nats) = tokio::join!(RedisServer::start(), Nats::start(setup.servers));
         let to_redis = Proxy::start(Some(address(&redis.url()))).await;
-        let edges_to_nats = Proxy::start(Some(address(&nats.url()))).await;
-        let fanouts_to_nats = Proxy::start(Some(address(&nats.url()))).await;
-        let nats_url = |proxy: &Proxy| format!("nats://{}", proxy.addr());
+        let (mut edges_to_nats, mut fanouts_to_nats) = (Vec::new(), Vec::new());
+        for url in nats.urls() {
+            edges_to_nats.push(Proxy::start(Some(address(&url))).await);
+            fanouts_to_nats.push(Proxy::start(Some(address(&url))).await);
+        }
+        let nats_url = |proxies: &[Proxy]| {
+            proxies.iter().map(|proxy| format!("nats://{}", proxy.addr())).collect::<Vec<_>>().join(",")
+        };
+        let base = Base {
+            envs: setup.sabotage.iter().map(|rule| ("PLAZA_SABOTAGE", rule.as_str().to_owned())).collect(),
+            logs,
+        };
         let mut args = vec!["--nats-url".to_owned(), nats_url(&fanouts_to_nats)];
-        args.extend(fanout.iter().map(|&arg| arg.to_owned()));
+        args.extend(["--nats-replicas".to_owned(), setup.servers.to_string()]);
+        args.extend(setup.fanout.iter().map(|&arg| arg.to_owned()));
         let mut fanouts = Vec::new();
         for n in 0..2 {
-            fanouts.push(Node::start(format!("fanout{n}"), "plaza-fanout", args.clone(), logs).await);
+            fanouts.push(Node::start(format!("fanout{n}"), "plaza-fanout", args.clone(), &base).await);
         }
         let all =
             |nodes: &[Node]| nodes.iter().map(|n| format!("http://{}", n.front.addr())).collect::<Vec<_>>().join(",");
@@ -106,9 +176,9 @@ impl World {
                 .into();
         let mut sessions = Vec::new();
         for n in 0..2 {
-            sessions.push(Node::start(format!("session{n}"), "plaza-session", args.clone(), logs).await);
+            sessions.push(Node::start(format!("session{n}"), "plaza-session", args.clone(), &base).await);
         }
-        let args: Vec<String> = [
+        let mut args: Vec<String> = [
             "--peer-listen",
             "127.0.0.1:0",
             "--session-addr",
@@ -130,12 +200,100 @@ impl World {
         ]
         .map(str::to_owned)
         .into();
-        let mut world =
-            Self { edges: Vec::new(), sessions, fanouts, redis, nats, to_redis, edges_to_nats, fanouts_to_nats };
+        args.extend(setup.edge.iter().map(|&arg| arg.to_owned()));
+        let mut world = Self {
+            edges: Vec::new(),
+            sessions,
+            fanouts,
+            redis,
+            nats,
+            to_redis,
+            edges_to_nats: edges_to_nats.into(),
+            fanouts_to_nats: fanouts_to_nats.into(),
+            stock: None,
+            struck: 0,
+            other: 0,
+        };
         for n in 0..edges {
-            world.edges.push(Node::start(format!("edge{n}"), "plaza-edge", args.clone(), logs).await);
+            world.edges.push(Node::start(format!("edge{n}"), "plaza-edge", args.clone(), &base).await);
+        }
+        if setup.stock {
+            let balancer = Balancer::start(world.fronts()).await;
+            let (process, steering) = stock_clients(&[balancer.url()]).await;
+            world.stock = Some((process, balancer, steering));
         }
         world
+    }
+
+    /// The services of a kind.
+    pub(crate) fn nodes(&self, kind: Kind) -> &[Node] {
+        match kind {
+            Kind::Edge => &self.edges,
+            Kind::Session => &self.sessions,
+            Kind::Fanout => &self.fanouts,
+        }
+    }
+
+    /// The services of a kind.
+    pub(crate) fn nodes_mut(&mut self, kind: Kind) -> &mut [Node] {
+        match kind {
+            Kind::Edge => &mut self.edges,
+            Kind::Session => &mut self.sessions,
+            Kind::Fanout => &mut self.fanouts,
+        }
+    }
+
+    /// Where stock clients are steered.
+    pub(crate) fn steering(&self) -> Option<SocketAddr> {
+        self.stock.as_ref().map(|(_, _, steering)| *steering)
+    }
+
+    /// How often a fault has really hit: connections that proxies reset, refused or held up, and
+    /// processes that were ended or stopped.
+    pub(crate) fn hits(&self) -> Hits {
+        let nodes = [&self.edges, &self.sessions, &self.fanouts].into_iter().flatten();
+        let ended = nodes.clone().map(|node| node.ended).sum::<u64>() + self.struck;
+        let links = self.edges_to_nats.iter().chain(&*self.fanouts_to_nats).chain([&self.to_redis]);
+        let counts = nodes.map(|node| &node.front).chain(links).map(Proxy::counts);
+        let other = self.other;
+        counts.fold(Hits { ended, other, ..Hits::default() }, |hits, link| Hits {
+            ended,
+            other,
+            reset: hits.reset + link.reset,
+            refused: hits.refused + link.refused,
+            held: hits.held + link.frozen,
+        })
+    }
+
+    /// A fault has hit that no proxy and no process shows.
+    pub(crate) fn hit(&mut self) {
+        self.other += 1;
+    }
+
+    /// Ends a NATS server at once.
+    pub(crate) fn kill_nats(&mut self, server: usize) {
+        self.nats.kill(server);
+        self.struck += 1;
+    }
+
+    /// Ends Redis at once; what it knew is lost.
+    pub(crate) fn kill_redis(&mut self) {
+        self.redis.kill();
+        self.struck += 1;
+    }
+
+    /// Stops a store's process where it stands, until it gets `CONT`.
+    pub(crate) async fn pause(&mut self, which: Store) {
+        let process = match which {
+            Store::Nats(server) => self.nats.process(server),
+            Store::Redis => self.redis.process(),
+        };
+        process.signal("STOP");
+        let begin = std::time::Instant::now();
+        while !process.is_stopped() && begin.elapsed() < PATIENCE {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        self.struck += u64::from(process.is_stopped());
     }
 
     /// Where clients connect.
@@ -143,19 +301,14 @@ impl World {
         self.edges.iter().map(|edge| edge.front.addr()).collect()
     }
 
-    /// Starts NATS again with what it has stored.
-    pub(crate) async fn restart_nats(&mut self) {
-        self.nats.restart().await;
-    }
-
-    /// Asks NATS to end, waits until it has, and starts it again with what it has stored.
-    pub(crate) async fn terminate_nats(&mut self) {
-        self.nats.process().signal("TERM");
+    /// Asks a NATS server to end, and waits until it has.
+    pub(crate) async fn terminate_nats(&mut self, server: usize) {
+        self.nats.process(server).signal("TERM");
         let begin = std::time::Instant::now();
-        while !self.nats.process().log().contains("Server Exiting") && begin.elapsed() < PATIENCE {
+        while !self.nats.process(server).log().contains("Server Exiting") && begin.elapsed() < PATIENCE {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        self.nats.kill();
+        self.kill_nats(server);
     }
 
     /// Keeps the logs of all services.
@@ -166,6 +319,78 @@ impl World {
             }
         }
     }
+}
+
+/// How a world is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Setup {
+    /// More arguments of fanout services.
+    pub(crate) fanout: &'static [&'static str],
+    /// More arguments of edges.
+    pub(crate) edge: &'static [&'static str],
+    /// NATS servers: 1 or 3.
+    pub(crate) servers: usize,
+    /// With stock clients.
+    pub(crate) stock: bool,
+    /// A rule that every service breaks.
+    pub(crate) sabotage: Option<Rule>,
+}
+
+/// What all nodes share.
+struct Base<'a> {
+    envs: Vec<(&'static str, String)>,
+    logs: &'a Path,
+}
+
+/// A service of Plaza.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Edge,
+    Session,
+    Fanout,
+}
+
+/// A store that can be paused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Store {
+    Nats(usize),
+    Redis,
+}
+
+/// What faults have done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hits {
+    /// Processes ended or stopped.
+    pub(crate) ended: u64,
+    /// What was done to a store past every proxy: streams deleted, poison stored, disks filled.
+    pub(crate) other: u64,
+    /// Connections reset.
+    pub(crate) reset: u64,
+    /// Connections refused.
+    pub(crate) refused: u64,
+    /// Pieces of a connection that were held up.
+    pub(crate) held: u64,
+}
+
+/// The program that holds the stock clients, and where it is steered; `arguments`: the servers that they
+/// use, and perhaps a transport.
+pub(crate) async fn stock_clients(arguments: &[String]) -> (Process, SocketAddr) {
+    node("swarm.mjs", arguments).await
+}
+
+/// A program of `tests/clients`, and the address that it listens on.
+pub(crate) async fn node(script: &str, arguments: &[String]) -> (Process, SocketAddr) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
+    assert!(
+        folder.join("node_modules").exists(),
+        "the stock clients are not installed: run `npm ci` in {} (scripts/test does)",
+        folder.display()
+    );
+    let args = [&[folder.join(script).display().to_string()], arguments].concat();
+    let mut process = Process::start(script, &installed("node"), &args, &[]);
+    let found = |log: &str| log.lines().find_map(|line| line.strip_prefix("listening on ")?.parse().ok());
+    let addr = process.wait_log("its port", found).await;
+    (process, addr)
 }
 
 /// The address in a URL such as `nats://127.0.0.1:4222`.

@@ -1,7 +1,7 @@
 //! A real `nats-server` with JetStream for one test.
 
 use crate::process::{Process, fresh_folder, installed};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A running single server; its store survives [`Self::kill`] and [`Self::restart`].
 #[derive(Debug)]
@@ -38,6 +38,31 @@ impl NatsServer {
         self.launch(&port).await;
     }
 
+    /// Keeps a copy of what is stored, to go back to. The server must not run.
+    ///
+    /// # Panics
+    /// When the temporary directory cannot be written.
+    pub fn save(&self) -> PathBuf {
+        let copy = fresh_folder("nats-copy");
+        copy_all(&self.store, &copy);
+        copy
+    }
+
+    /// Puts a copy back, as if nothing had been stored since. The server must not run.
+    ///
+    /// # Panics
+    /// When the temporary directory cannot be written.
+    pub fn go_back(&self, copy: &Path) {
+        std::fs::remove_dir_all(&self.store).expect("the store is ours");
+        copy_all(copy, &self.store);
+        let _ = std::fs::remove_dir_all(copy);
+    }
+
+    /// Where it stores.
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
     /// The process, for signals.
     ///
     /// # Panics
@@ -68,5 +93,17 @@ impl Drop for NatsServer {
         drop(self.process.take());
         let _ = std::fs::remove_dir_all(&self.folder);
         let _ = std::fs::remove_dir_all(&self.store);
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("the temporary directory can be written");
+    for entry in std::fs::read_dir(from).expect("a folder of ours").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("the temporary directory can be written");
+        }
     }
 }

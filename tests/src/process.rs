@@ -102,6 +102,17 @@ impl Process {
         assert!(status.is_ok_and(|s| s.success()), "kill -{signal} {} ({})", self.id(), self.name);
     }
 
+    /// How it has ended; `None` while it runs.
+    pub fn status(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Whether a signal has stopped it (Linux).
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+
     /// Kills it at once and waits for its end.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

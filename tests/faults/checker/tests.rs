@@ -16,7 +16,14 @@ fn lines(events: Vec<Event>) -> Vec<Line> {
 }
 
 fn check(events: Vec<Event>) -> Verdict {
-    let rules = Rules { min_acknowledged: 1, min_received: 1, min_faults: 1, min_recovered: 1, resets_allowed: false };
+    let rules = Rules {
+        min_acknowledged: 1,
+        min_received: 1,
+        min_faults: 1,
+        min_recovered: 1,
+        min_by_pid: 0,
+        resets_allowed: false,
+    };
     let mut checker = Checker::new(rules);
     lines(events).iter().for_each(|line| checker.take(line));
     checker.finish()
@@ -26,7 +33,7 @@ fn check(events: Vec<Event>) -> Verdict {
 fn good(senders: &[u32]) -> Vec<Event> {
     let mut events = Vec::new();
     for client in 0..CLIENTS {
-        events.push(Event::Conn { client, edge: 0 });
+        events.push(Event::Conn { client, edge: 0, recovered: false });
         events.push(Event::Join { client, room: ROOM, after: None, at: at(10), recovered: false, all: true });
     }
     let away = 0;

@@ -1,0 +1,513 @@
+//! One client of the swarm: sends numbered messages under client ids, sends again what has no answer,
+//! comes back by itself, resumes each room where it stood, and records all of it.
+
+use crate::board::Board;
+use crate::history::{Event, History, Mid, mid};
+use crate::speak::{Heard, Speak, Stand, hash};
+use futures_util::{SinkExt, StreamExt};
+use plaza_kit::shutdown::Shutdown;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// A connection without a word for so long is dead: the edges of a run ping every 4 s.
+const SILENCE: Duration = Duration::from_secs(9);
+/// A request without an answer for so long: the connection is given up.
+const ANSWER: Duration = Duration::from_secs(20);
+/// Waits before a client comes back, full jitter below these.
+const BACK: std::ops::RangeInclusive<u64> = 50..=400;
+/// Wait after a message was refused for the moment.
+const AGAIN: Duration = Duration::from_millis(150);
+/// What a fault held up is sent so much faster than planned, until the plan is met again.
+const HURRY: f64 = 3.0;
+/// What was held up longer is dropped from the plan.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// When the next message is due. What a fault holds up is made up for, faster than planned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pause: Duration,
+    /// By the plan.
+    planned: Instant,
+    /// Not before.
+    earliest: Instant,
+}
+
+impl Pace {
+    /// One message every `pause`, the first after this part of it.
+    pub(crate) fn new(pause: Duration, part: f64) -> Self {
+        let now = Instant::now();
+        Self { pause, planned: now + pause.mul_f64(part), earliest: now }
+    }
+
+    fn due(&self) -> Instant {
+        self.planned.max(self.earliest)
+    }
+
+    fn sent(&mut self) {
+        let now = Instant::now();
+        // Neither does a storm make it silent for long afterwards.
+        let oldest = now.checked_sub(PATIENCE).unwrap_or(now);
+        self.planned = (self.planned + self.pause).clamp(oldest, now + self.pause);
+        self.earliest = now + self.pause.div_f64(HURRY);
+    }
+}
+
+/// A message without an outcome.
+#[derive(Debug)]
+struct Pending {
+    mid: Mid,
+    text: String,
+    /// It was sent, on any connection, and may be stored.
+    is_retry: bool,
+    /// The request on this connection that waits for an answer.
+    asked: Option<u64>,
+    /// Not before.
+    due: Instant,
+}
+
+#[derive(Debug)]
+struct Room {
+    number: u32,
+    name: String,
+    stand: Option<Stand>,
+    /// On this connection.
+    is_joined: bool,
+    /// In this session, which may go on with another connection.
+    is_in_session: bool,
+    pending: VecDeque<Pending>,
+}
+
+impl Room {
+    fn new(number: u32) -> Self {
+        Self {
+            number,
+            name: format!("room-{number}"),
+            stand: None,
+            is_joined: false,
+            is_in_session: false,
+            pending: VecDeque::new(),
+        }
+    }
+
+    fn has_space(&self, window: usize) -> bool {
+        self.stand.is_some() && self.pending.len() < window
+    }
+}
+
+/// What a request was for.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Join(usize),
+    Publish(usize, Mid),
+}
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// Why a connection ended.
+type Ended = String;
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    id: u32,
+    speak: Speak,
+    guest: String,
+    ticket: String,
+    rooms: Vec<Room>,
+    /// Messages of one room without an outcome, at most.
+    window: usize,
+    pace: Pace,
+    next: u32,
+    tags: u64,
+    asked: HashMap<u64, (Asked, Instant)>,
+    random: fastrand::Rng,
+    fronts: Vec<SocketAddr>,
+    edge: usize,
+    board: Arc<Board>,
+    history: Arc<History>,
+}
+
+impl Client {
+    #[expect(clippy::too_many_arguments, reason = "what a client is")]
+    pub(crate) fn new(
+        id: u32,
+        speak: Speak,
+        guest: String,
+        rooms: Vec<u32>,
+        window: usize,
+        pace: Pace,
+        random: fastrand::Rng,
+        fronts: Vec<SocketAddr>,
+        (board, history): (Arc<Board>, Arc<History>),
+    ) -> Self {
+        Self {
+            id,
+            speak,
+            guest,
+            ticket: String::new(),
+            rooms: rooms.into_iter().map(Room::new).collect(),
+            window,
+            pace,
+            next: 0,
+            tags: 0,
+            asked: HashMap::new(),
+            random,
+            fronts,
+            edge: 0,
+            board,
+            history,
+        }
+    }
+
+    pub(crate) async fn run(mut self, shutdown: Shutdown) {
+        while !shutdown.is_begun() {
+            self.edge = self.random.usize(..self.fronts.len());
+            tokio::select! {
+                ended = self.connection() => self.lost(ended.err().unwrap_or_default()),
+                () = shutdown.cancelled() => return,
+            }
+            let wait = Duration::from_millis(self.random.u64(BACK));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// The connection is gone: what it was asked is unknown.
+    fn lost(&mut self, why: Ended) {
+        self.board.set_online(self.id, false, self.through());
+        self.history.record(Event::Close { client: self.id, why });
+        self.asked.clear();
+        for room in &mut self.rooms {
+            room.is_joined = false;
+            for pending in &mut room.pending {
+                if pending.asked.take().is_none() {
+                    continue;
+                }
+                pending.is_retry = true;
+                self.board.unknown.fetch_add(1, Relaxed);
+                self.history.record(Event::SendInfo { client: self.id, mid: pending.mid, code: "closed".into() });
+            }
+        }
+    }
+
+    /// The edge that it uses; a stock client is behind a balancer and uses all of them.
+    fn through(&self) -> u32 {
+        if self.speak == Speak::Stock { u32::MAX } else { self.edge as u32 }
+    }
+
+    /// One connection from its opening to its end.
+    async fn connection(&mut self) -> Result<(), Ended> {
+        let front = self.fronts[self.edge];
+        let mut socket =
+            timeout(HANDSHAKE, connect(front, &self.speak.path(self.id))).await.map_err(|_| "no handshake")??;
+        if self.speak == Speak::Plaza {
+            self.say(&mut socket, self.speak.hello(&self.guest, &self.ticket)).await?;
+        }
+        let ended = self.session(&mut socket).await;
+        if self.speak == Speak::Stock && ended.is_err() {
+            // What the stock client has heard counts for it, also when we do not want to hear any more.
+            let _gone = timeout(SILENCE, self.part(&mut socket)).await;
+        }
+        ended
+    }
+
+    /// Breaks a stock client's connection, and hears what it heard until then.
+    async fn part(&mut self, socket: &mut Socket) {
+        if self.say(socket, "41".into()).await.is_err() {
+            return;
+        }
+        while let Some(Ok(message)) = socket.next().await {
+            if let Message::Text(text) = message
+                && let heard @ Heard::Event { .. } = self.speak.read(&text)
+            {
+                let _told = self.heard(socket, heard).await;
+            }
+        }
+    }
+
+    async fn session(&mut self, socket: &mut Socket) -> Result<(), Ended> {
+        let mut look = tokio::time::interval(Duration::from_millis(50));
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                message = socket.next() => {
+                    heard = Instant::now();
+                    match message {
+                        Some(Ok(Message::Text(text))) => self.hear(socket, &text).await?,
+                        Some(Ok(Message::Close(frame))) => {
+                            return Err(frame.map_or_else(|| "closed".into(), |f| format!("closed with {}", f.code)));
+                        }
+                        Some(Ok(_)) => {}
+                        Some(Err(error)) => return Err(error.to_string()),
+                        None => return Err("end of stream".into()),
+                    }
+                }
+                () = tokio::time::sleep_until(self.due()), if self.has_space() => {
+                    self.write_message();
+                    self.send_due(socket).await?;
+                }
+                _ = look.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        return Err("silence".into());
+                    }
+                    if self.asked.values().any(|(_, since)| since.elapsed() > ANSWER) {
+                        return Err("a request without an answer".into());
+                    }
+                    self.send_due(socket).await?;
+                }
+            }
+        }
+    }
+
+    async fn say(&self, socket: &mut Socket, text: String) -> Result<(), Ended> {
+        match timeout(SILENCE, socket.send(Message::text(text))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("nothing can be written".into()),
+        }
+    }
+
+    fn ask(&mut self, what: Asked) -> u64 {
+        self.tags += 1;
+        self.asked.insert(self.tags, (what, Instant::now()));
+        self.tags
+    }
+
+    /// When the next message is due.
+    fn due(&self) -> Instant {
+        if self.board.is_storm.load(Relaxed) { Instant::now() } else { self.pace.due() }
+    }
+
+    /// Whether some room may get a new message now.
+    fn has_space(&self) -> bool {
+        !self.board.is_quiet.load(Relaxed) && self.rooms.iter().any(|room| room.has_space(self.window))
+    }
+
+    /// Thinks of a new message for one of the rooms where not too many wait.
+    fn write_message(&mut self) {
+        let open: Vec<usize> = (0..self.rooms.len()).filter(|n| self.rooms[*n].has_space(self.window)).collect();
+        let Some(room) = self.random.choice(open) else { return };
+        self.pace.sent();
+        let mid = mid(self.id, self.next);
+        self.next += 1;
+        let text = format!("{mid:x} {:x}", self.random.u64(..));
+        self.board.pending.fetch_add(1, Relaxed);
+        self.rooms[room].pending.push_back(Pending { mid, text, is_retry: false, asked: None, due: Instant::now() });
+    }
+
+    /// Sends, in order, what is not on its way in rooms that are joined. Behind one that must wait
+    /// everything waits, and one that comes again waits until nothing after it is on its way.
+    async fn send_due(&mut self, socket: &mut Socket) -> Result<(), Ended> {
+        for index in 0..self.rooms.len() {
+            if !self.rooms[index].is_joined {
+                continue;
+            }
+            for place in 0..self.rooms[index].pending.len() {
+                let room = &self.rooms[index];
+                let pending = &room.pending[place];
+                if pending.asked.is_some() {
+                    continue;
+                }
+                let is_overtaken = room.pending.range(place..).any(|later| later.asked.is_some());
+                if pending.due > Instant::now() || is_overtaken {
+                    break;
+                }
+                let mid = pending.mid;
+                let tag = self.ask(Asked::Publish(index, mid));
+                let room = &mut self.rooms[index];
+                let pending = &mut room.pending[place];
+                pending.asked = Some(tag);
+                let retry = pending.is_retry;
+                let frame = self.speak.publish(tag, &room.name, &pending.text, &format!("{mid:x}"), retry);
+                let (client, room, hash) = (self.id, room.number, hash(&pending.text));
+                self.history.record(Event::SendInvoke { client, room, mid, hash, retry });
+                self.say(socket, frame).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn hear(&mut self, socket: &mut Socket, message: &str) -> Result<(), Ended> {
+        self.heard(socket, self.speak.read(message)).await
+    }
+
+    async fn heard(&mut self, socket: &mut Socket, heard: Heard) -> Result<(), Ended> {
+        match heard {
+            Heard::Open => self.say(socket, self.speak.hello(&self.guest, &self.ticket)).await,
+            Heard::Ping => self.say(socket, "3".into()).await,
+            Heard::Welcome { ticket, recovered } => self.welcome(socket, ticket, recovered).await,
+            Heard::Joined { tag, stand, recovered } => {
+                if let Some((Asked::Join(index), _)) = self.asked.remove(&tag) {
+                    self.joined(index, stand, recovered);
+                    self.send_due(socket).await?;
+                }
+                Ok(())
+            }
+            Heard::Published { tag, at, id, duplicate } => {
+                if let Some((Asked::Publish(index, mid), _)) = self.asked.remove(&tag) {
+                    let (client, room) = (self.id, self.rooms[index].number);
+                    self.history.record(Event::SendOk { client, room, mid, at, id, duplicate });
+                    self.board.acknowledge(room, at);
+                    self.done(index, mid);
+                    self.send_due(socket).await?;
+                }
+                Ok(())
+            }
+            Heard::Failed { tag, code } => self.failed(tag, &code),
+            Heard::Event { room, stand, previous, id, text } => {
+                let Some(index) = self.rooms.iter().position(|r| r.name == room) else {
+                    return Err(format!("an event of {room}, which was not joined"));
+                };
+                if self.speak == Speak::Stock && !self.rooms[index].is_in_session {
+                    // A join that was recorded, and whose answer was lost: the room is joined again.
+                    return Ok(());
+                }
+                let said = text.as_deref().map(|text| {
+                    let mid = text.split(' ').next().and_then(|word| Mid::from_str_radix(word, 16).ok());
+                    mid.unwrap_or(Mid::MAX)
+                });
+                let hash = text.as_deref().map_or(0, hash);
+                let (client, number, at) = (self.id, self.rooms[index].number, stand.at);
+                self.history.record(Event::Recv { client, room: number, at, previous, id, mid: said, hash });
+                self.board.received.fetch_add(1, Relaxed);
+                self.stand(index, stand);
+                Ok(())
+            }
+            Heard::Reset { room, why, to } => {
+                if let Some(index) = self.rooms.iter().position(|r| r.name == room) {
+                    self.reset(index, why, to);
+                }
+                Ok(())
+            }
+            Heard::Refused => Err("refused".into()),
+            Heard::Nothing => Ok(()),
+        }
+    }
+
+    /// `recovered`: the session goes on, with its rooms, and what was missed comes by itself.
+    async fn welcome(&mut self, socket: &mut Socket, ticket: String, recovered: bool) -> Result<(), Ended> {
+        self.ticket = ticket;
+        self.board.connections.fetch_add(1, Relaxed);
+        self.history.record(Event::Conn { client: self.id, edge: self.through(), recovered });
+        if !recovered {
+            // The answer to a name is of no interest: texts wait for it at the edge.
+            self.rooms.iter_mut().for_each(|room| room.is_in_session = false);
+            self.tags += 1;
+            self.say(socket, self.speak.name(self.tags, &format!("c{}", self.id))).await?;
+        }
+        for index in 0..self.rooms.len() {
+            let stand = self.rooms[index].stand.clone();
+            match stand {
+                Some(stand) if recovered && self.rooms[index].is_in_session => self.joined(index, stand, Some(true)),
+                _ => {
+                    if recovered {
+                        // The server may know of a join whose answer was lost: it begins where we stand.
+                        self.tags += 1;
+                        self.say(socket, self.speak.leave(self.tags, &self.rooms[index].name)).await?;
+                    }
+                    let tag = self.ask(Asked::Join(index));
+                    let after = stand.as_ref().map(|stand| stand.text.as_str());
+                    self.say(socket, self.speak.join(tag, &self.rooms[index].name, after)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `recovered`: `None` when the server says nothing of it.
+    fn joined(&mut self, index: usize, stand: Stand, recovered: Option<bool>) {
+        let room = &mut self.rooms[index];
+        (room.is_joined, room.is_in_session) = (true, true);
+        let after = room.stand.as_ref().map(|stand| stand.at);
+        self.history.record(Event::Join {
+            client: self.id,
+            room: room.number,
+            after,
+            at: stand.at,
+            recovered: recovered == Some(true),
+            all: self.speak == Speak::Plaza,
+        });
+        if after.is_none() {
+            self.stand(index, stand);
+        } else if recovered == Some(false) && self.speak != Speak::Plaza {
+            self.reset(index, "not recovered".into(), Some(stand));
+        }
+        if self.rooms.iter().all(|room| room.is_joined) {
+            self.board.set_online(self.id, true, self.through());
+        }
+    }
+
+    fn stand(&mut self, index: usize, stand: Stand) {
+        self.board.see(self.id, index, stand.at);
+        self.rooms[index].stand = Some(stand);
+    }
+
+    fn reset(&mut self, index: usize, why: String, to: Option<Stand>) {
+        let from = self.rooms[index].stand.as_ref().map(|stand| stand.at);
+        let Some(to) = to.or_else(|| self.rooms[index].stand.clone()) else { return };
+        let (client, room) = (self.id, self.rooms[index].number);
+        self.history.record(Event::Reset { client, room, from, to: to.at, why });
+        self.stand(index, to);
+    }
+
+    fn failed(&mut self, tag: u64, code: &str) -> Result<(), Ended> {
+        match self.asked.remove(&tag) {
+            Some((Asked::Publish(index, mid), _)) => {
+                let client = self.id;
+                match code {
+                    "bad_request" | "bad_room" | "bad_text" | "too_large" | "forbidden" | "storage_full" => {
+                        self.history.record(Event::SendFail { client, mid, code: code.to_owned() });
+                        self.done(index, mid);
+                    }
+                    _ => {
+                        self.board.unknown.fetch_add(1, Relaxed);
+                        self.history.record(Event::SendInfo { client, mid, code: code.to_owned() });
+                        if code == "expired" {
+                            // Nobody will ever know.
+                            self.done(index, mid);
+                        } else if let Some(pending) = self.rooms[index].pending.iter_mut().find(|p| p.mid == mid) {
+                            pending.asked = None;
+                            // Busy is a promise that this attempt is not stored.
+                            pending.is_retry |= code != "busy";
+                            pending.due = Instant::now() + AGAIN;
+                        }
+                    }
+                }
+                Ok(())
+            }
+            Some((Asked::Join(_), _)) => Err(format!("join failed: {code}")),
+            // An error that answers no request: `reconnect` or a close follows.
+            None => Ok(()),
+        }
+    }
+
+    /// A message has its outcome.
+    fn done(&mut self, index: usize, mid: Mid) {
+        self.board.pending.fetch_sub(1, Relaxed);
+        self.rooms[index].pending.retain(|pending| pending.mid != mid);
+    }
+}
+
+async fn connect(front: SocketAddr, (path, protocol): &(String, Option<&'static str>)) -> Result<Socket, Ended> {
+    let stream = TcpStream::connect(front).await.map_err(|e| e.to_string())?;
+    let _ = stream.set_nodelay(true);
+    let mut request = format!("ws://{front}{path}").into_client_request().map_err(|e| e.to_string())?;
+    if let Some(protocol) = protocol {
+        let protocol = protocol.parse().map_err(|_| "a header value")?;
+        request.headers_mut().insert("sec-websocket-protocol", protocol);
+    }
+    let (socket, _) = tokio_tungstenite::client_async(request, stream).await.map_err(|e| e.to_string())?;
+    Ok(socket)
+}

@@ -1,0 +1,81 @@
+//! NATS, as one server or as three that keep the stream together.
+
+use plaza_proto::subject::STREAM;
+use plaza_tests::nats::NatsServer;
+use plaza_tests::nats_cluster::NatsCluster;
+use plaza_tests::process::Process;
+
+/// The servers.
+#[derive(Debug)]
+pub(crate) enum Nats {
+    One(NatsServer),
+    Three(NatsCluster),
+}
+
+impl Nats {
+    /// Starts so many.
+    pub(crate) async fn start(servers: usize) -> Self {
+        if servers == 3 { Self::Three(NatsCluster::start().await) } else { Self::One(NatsServer::start().await) }
+    }
+
+    /// One URL for each.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        match self {
+            Self::One(server) => vec![server.url()],
+            Self::Three(servers) => (0..3).map(|n| servers.url(n)).collect(),
+        }
+    }
+
+    /// The only server.
+    ///
+    /// # Panics
+    /// With three.
+    pub(crate) fn single(&self) -> &NatsServer {
+        match self {
+            Self::One(server) => server,
+            Self::Three(_) => panic!("the row is made for one server"),
+        }
+    }
+
+    /// A connection past every proxy.
+    pub(crate) async fn client(&self) -> Result<async_nats::Client, String> {
+        async_nats::connect(self.urls().join(",")).await.map_err(|e| format!("NATS does not answer: {e}"))
+    }
+
+    /// Which of them leads the stream.
+    pub(crate) async fn leader(&self) -> usize {
+        match self {
+            Self::One(_) => 0,
+            Self::Three(servers) => servers.leader(STREAM).await,
+        }
+    }
+
+    /// Waits until all of them have what is stored.
+    pub(crate) async fn settled(&self) {
+        if let Self::Three(servers) = self {
+            servers.settled(STREAM).await;
+        }
+    }
+
+    pub(crate) fn process(&self, server: usize) -> &Process {
+        match self {
+            Self::One(one) => one.process(),
+            Self::Three(servers) => servers.process(server),
+        }
+    }
+
+    pub(crate) fn kill(&mut self, server: usize) {
+        match self {
+            Self::One(one) => one.kill(),
+            Self::Three(servers) => servers.kill(server),
+        }
+    }
+
+    /// Starts one again, with what it has stored.
+    pub(crate) async fn restart(&mut self, server: usize) {
+        match self {
+            Self::One(one) => one.restart().await,
+            Self::Three(servers) => servers.restart(server).await,
+        }
+    }
+}
