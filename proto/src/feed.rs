@@ -46,6 +46,9 @@ pub enum FeedMessage {
         previous: u64,
         /// The stream's epoch.
         epoch: crate::position::Epoch,
+        /// When the stream's leader was elected last, as far as the sender knows, in milliseconds since
+        /// 1970-01-01 UTC by the leader's clock; 0: unknown.
+        election_time: u64,
     },
     /// A command for this edge: an encoded `plaza.fanout.v1.Command`.
     Command(Bytes),

@@ -24,6 +24,7 @@ use plaza_proto::event::Event;
 use plaza_proto::event::event::{Content, Kind};
 use plaza_proto::ids::RoomName;
 use plaza_proto::position::Position;
+use plaza_tests::proxy::{Faults as LinkFaults, Proxy, Way};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -76,6 +77,8 @@ struct House {
     requests: mpsc::Sender<Request>,
     inbox: Inbox,
     log: Arc<MemoryLog>,
+    /// The way to the session service.
+    to_session: Proxy,
     shutdown: Shutdown,
     slots: AtomicU32,
 }
@@ -88,7 +91,9 @@ impl House {
         let target = |l: &std::net::TcpListener| {
             Targets::parse(&format!("http://{}", l.local_addr().expect("bound"))).expect("an address")
         };
-        let (session_at, fanout_at) = (target(&session), target(&fanout));
+        let to_session = Proxy::start(session.local_addr().ok()).await;
+        let session_at = Targets::parse(&format!("http://{}", to_session.addr())).expect("an address");
+        let fanout_at = target(&fanout);
         let (metrics, readiness) = (Arc::new(Metrics::new("test", "0")), Readiness::new());
 
         let tables = [plaza_session::FLAGS, plaza_session::config::SHARED_FLAGS, plaza_fanout::FLAGS, FLAGS];
@@ -137,7 +142,7 @@ impl House {
             &readiness,
             &shutdown,
         );
-        Self { requests, inbox, log, shutdown, slots: AtomicU32::new(0) }
+        Self { requests, inbox, log, to_session, shutdown, slots: AtomicU32::new(0) }
     }
 
     /// A connection whose session is open.
@@ -401,14 +406,14 @@ async fn data_i02_every_acknowledged_event_is_delivered_once_and_in_order() {
     assert_eq!(delivered, acknowledged);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn r03_an_event_that_comes_out_of_order_takes_the_pid_away() {
-    let house = House::new().await;
+/// A writer and a reader in rooms `a` and `b`. The feed has lost an event of `a`, and one of `b` behind it has come:
+/// the reader's key, its pid, and where the lost event stands.
+async fn late_event<'a>(house: &'a House, before: impl FnOnce()) -> (Conn<'a>, SessionId, Position) {
     let writer = house.open(Variant::PlazaJson).await;
     let identity =
         Identity { session: SessionId::random(), user_id: None, variant: Variant::TextZh, locale: Locale::En };
     let key = ConnKey { shard: 0, slot: 70, generation: 1 };
-    let reader = Conn { house: &house, key, identity: Arc::new(identity) };
+    let reader = Conn { house, key, identity: Arc::new(identity) };
     let Reply::Opened { ticket: Some(pid), .. } = reader.ask(Op::Open { room: None, resume: None }).await else {
         panic!("a session with a pid")
     };
@@ -422,7 +427,15 @@ async fn r03_an_event_that_comes_out_of_order_takes_the_pid_away() {
         panic!("stored, not delivered")
     };
     house.log.set_faults(Faults::default());
+    before();
     writer.publish(b, "in time").await;
+    (reader, SessionId::parse(&pid).expect("20 characters"), late)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r03_an_event_that_comes_out_of_order_takes_the_pid_away() {
+    let house = House::new().await;
+    let (Conn { key, .. }, pid, late) = late_event(&house, || {}).await;
     // The tail check finds what was lost.
     loop {
         if let Inbound::Deliver(delivery) = house.inbox.next().await
@@ -431,7 +444,6 @@ async fn r03_an_event_that_comes_out_of_order_takes_the_pid_away() {
             break;
         }
     }
-    let pid = SessionId::parse(&pid).expect("20 characters");
     let identity =
         Identity { session: SessionId::random(), user_id: None, variant: Variant::TextZh, locale: Locale::En };
     let again = Conn { house: &house, key: ConnKey { slot: 71, ..key }, identity: Arc::new(identity) };
@@ -444,4 +456,21 @@ async fn r03_an_event_that_comes_out_of_order_takes_the_pid_away() {
         }
     };
     assert!(matches!(reply, Reply::Opened { resumed: false, .. }), "{reply:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r03_a_late_event_waits_until_the_pid_is_gone_or_its_connection_is() {
+    let house = House::new().await;
+    // From now on the session service is asked and does not answer.
+    let silent = LinkFaults { down: Way { frozen_below: u64::MAX, ..Way::default() }, ..LinkFaults::default() };
+    let (reader, _, late) = late_event(&house, || house.to_session.set(silent)).await;
+    let mut ended = false;
+    loop {
+        match house.inbox.next().await {
+            Inbound::Control(Control::Replaced { to, .. }) if to == reader.key => ended = true,
+            Inbound::Deliver(delivery) if delivery.seq == late.seq => break,
+            _ => {}
+        }
+    }
+    assert!(ended, "the event came to a client that may still continue from behind it");
 }

@@ -5,9 +5,12 @@ use plaza_proto::session::session_service_client::SessionServiceClient;
 use plaza_proto::session::{CountMembersRequest, ListSessionsRequest};
 use plaza_tests::cluster::Cluster;
 use std::time::{Duration, Instant};
-use tokio_tungstenite::connect_async;
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use tonic::transport::Channel;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 async fn members(service: &mut SessionServiceClient<Channel>) -> Option<u32> {
     let answer = service.count_members(CountMembersRequest { room: "lobby".to_owned() }).await;
@@ -56,4 +59,64 @@ async fn names_and_presence_outlive_the_loss_of_redis() {
             break;
         }
     }
+}
+
+async fn say(ws: &mut Socket, text: &str) {
+    ws.send(Message::text(text)).await.unwrap();
+}
+
+/// The next text that contains this.
+async fn hear(ws: &mut Socket, what: &str) -> String {
+    let heard = async {
+        loop {
+            let message = ws.next().await.expect("the socket lives").expect("a frame");
+            if let Ok(text) = message.to_text()
+                && text.contains(what)
+            {
+                return text.to_owned();
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), heard).await.expect(what)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_i13_an_edge_that_wakes_after_its_lease_ends_the_socket_of_a_session_that_has_moved() {
+    let cluster = Cluster::start_in(2, &[], vec![("PLAZA_SESSION_LEASE", "6s".to_owned())]).await;
+    let url = |edge: usize| format!("ws://{}/ws", cluster.edges[edge].addr);
+    let (mut old, _) = connect_async(url(0)).await.unwrap();
+    say(&mut old, "{\"hello\":{}}").await;
+    let welcome = hear(&mut old, "\"welcome\"").await;
+    let ticket = welcome.split("\"ticket\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a ticket");
+    say(&mut old, "{\"setUsername\":{\"username\":\"ada\"}}").await;
+    hear(&mut old, "\"ok\"").await;
+
+    // Dead for the others: its sessions are cleared, so that nobody tells it of the move.
+    cluster.edges[0].process.signal("STOP");
+    let mut service = SessionServiceClient::connect(cluster.session.url()).await.unwrap();
+    let begin = Instant::now();
+    loop {
+        let ada = ListSessionsRequest { username: "ada".to_owned(), ..ListSessionsRequest::default() };
+        let sessions = service.list_sessions(ada).await.unwrap().into_inner().sessions;
+        if sessions.first().is_some_and(|session| session.edge.is_empty()) {
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "{sessions:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let (mut new, _) = connect_async(url(1)).await.unwrap();
+    say(&mut new, &format!("{{\"hello\":{{\"resume\":\"{ticket}\"}}}}")).await;
+    let welcome = hear(&mut new, "\"welcome\"").await;
+    assert!(welcome.contains("\"resumed\":true") && welcome.contains("ada"), "{welcome}");
+
+    cluster.edges[0].process.signal("CONT");
+    let ended = async { while !matches!(old.next().await, None | Some(Err(_) | Ok(Message::Close(_)))) {} };
+    tokio::time::timeout(Duration::from_secs(60), ended).await.expect("the old socket is closed");
+    // The session is the new socket's.
+    say(&mut new, "{\"id\":9,\"join\":{\"room\":\"lobby\"}}").await;
+    hear(&mut new, "\"joined\"").await;
+    let ada = ListSessionsRequest { username: "ada".to_owned(), ..ListSessionsRequest::default() };
+    let sessions = service.list_sessions(ada).await.unwrap().into_inner().sessions;
+    let held = &sessions[0].edge;
+    assert!(!held.is_empty() && cluster.edges[1].process.log().contains(held), "{sessions:?}");
 }

@@ -61,6 +61,7 @@ conformance! {
     what_was_carried_out_may_be_repeated,
     a_session_is_recovered_with_its_rooms,
     a_session_without_a_user_is_recovered_by_its_key_alone,
+    a_recovery_whose_answer_was_lost_can_be_released,
     data_i13_an_ended_lease_can_do_nothing,
     data_i13_a_close_of_an_old_generation_changes_nothing,
     data_i12_a_user_on_two_edges_joins_and_leaves_once,
@@ -153,7 +154,7 @@ fn join(session: &str, room_name: &str, position: &str) -> Op {
 }
 
 fn close(session: &str, generation: u64, recoverable_ms: u32) -> Op {
-    Op::Close { session_id: id(session), generation, recoverable_ms }
+    Op::Close { by: RecoverBy::Session(id(session)), generation, recoverable_ms }
 }
 
 fn recover(session: &str) -> Op {
@@ -304,6 +305,21 @@ async fn a_session_without_a_user_is_recovered_by_its_key_alone(store: &dyn Sess
         |session: &str| Op::Recover { by: RecoverBy::Pid(id(&format!("pid{session}"))), user_id: String::new() };
     assert_eq!(session(one(store, &edge, by_key("s1")).await).generation, 2);
     assert_eq!(refused(&one(store, &edge, by_key("s2")).await), Some(Code::NotFound));
+}
+
+async fn a_recovery_whose_answer_was_lost_can_be_released(store: &dyn SessionStore) {
+    let (a, b) = (register(store, "a").await, register(store, "b").await);
+    one(store, &a, open("s1")).await;
+    one(store, &b, recover("s1")).await;
+    let release = || Op::Close { by: RecoverBy::Pid(id("pids1")), generation: 0, recoverable_ms: 60_000 };
+    // An edge that does not hold it changes nothing.
+    assert!(matches!(one(store, &a, release()).await, Outcome::Done));
+    assert_eq!(store.get(&id("s1")).await.expect("it is there").edge, b);
+    assert!(matches!(one(store, &b, release()).await, Outcome::Done));
+    assert_eq!(store.get(&id("s1")).await.expect("its window runs").edge, "");
+    assert!(matches!(one(store, &a, recover("s1")).await, Outcome::Recovered(..)));
+    let unknown = Op::Close { by: RecoverBy::Pid(id("nobody")), generation: 0, recoverable_ms: 60_000 };
+    assert!(matches!(one(store, &b, unknown).await, Outcome::Done));
 }
 
 async fn data_i13_an_ended_lease_can_do_nothing(store: &dyn SessionStore) {

@@ -38,27 +38,46 @@ impl Hub {
 
     /// Carries out a sequencer's actions, in order.
     pub(super) fn carry_out(&mut self, id: RoomId, actions: &mut Vec<Action>) {
-        let mut live = false;
         self.note_late(id, actions);
+        let holds = self.rooms.get(id).is_some_and(|room| room.marking > 0);
+        let mut held = Vec::new();
         for action in actions.drain(..) {
             match action {
-                Action::Deliver(stored) => self.deliver(id, &stored),
                 Action::Barrier(token) => {
                     self.feed.barrier(u64::from(id.0) << 32 | (token & 0xffff_ffff));
                 }
                 Action::Read(ticket, read) => self.read_for(id, ticket, read),
+                Action::Deliver(_) | Action::Reset { .. } | Action::Live => held.push(action),
+            }
+        }
+        if holds {
+            if let Some(room) = self.rooms.get_mut(id) {
+                room.held.append(&mut held);
+            }
+        } else {
+            self.show(id, held);
+        }
+        self.settle(id);
+    }
+
+    /// Gives members what the sequencer has let pass.
+    pub(super) fn show(&mut self, id: RoomId, actions: Vec<Action>) {
+        let mut live = false;
+        for action in actions {
+            match action {
+                Action::Deliver(stored) => self.deliver(id, &stored),
                 Action::Reset { reason, from, to } => self.reset(id, reason, from, to),
                 Action::Live => live = true,
+                Action::Barrier(_) | Action::Read(..) => {}
             }
         }
         if live && let Some(room) = self.rooms.get_mut(id) {
             room.shown = room.sequencer.position();
         }
-        self.settle(id);
     }
 
     /// After a room's sequencer has worked: its wake-up, its share of the ring budget, its joins.
-    fn settle(&mut self, id: RoomId) {
+    pub(super) fn settle(&mut self, id: RoomId) {
         let now = self.now;
         let Some(room) = self.rooms.get_mut(id) else { return };
         if let Some(at) = room.sequencer.wake_at()
@@ -141,6 +160,9 @@ impl Hub {
         };
         if let Some(first) = missed.first() {
             self.lose_place(id, first.position, Some(index));
+        }
+        if self.rooms.get(id).is_some_and(|room| room.marking > 0) {
+            return false;
         }
         let mark = mark(self.recovery_ms);
         let Some(room) = self.rooms.get_mut(id) else { return true };

@@ -210,7 +210,9 @@ impl Hub {
                 }
             }
             FeedItem::Message(FeedMessage::Volatile { room, body }) => self.on_volatile(&room, &body),
-            FeedItem::Message(FeedMessage::Beat { seq, previous, epoch }) => self.on_beat(seq, previous, epoch),
+            FeedItem::Message(FeedMessage::Beat { seq, previous, epoch, election_time }) => {
+                self.on_beat(seq, previous, epoch, election_time);
+            }
             FeedItem::Message(FeedMessage::Command(body)) => {
                 if let Ok(command) = <Command as prost::Message>::decode(body) {
                     self.on_command(command);
@@ -246,6 +248,12 @@ impl Hub {
                 }
             }
             Outcome::Session(SessionEvent::Applied(tag, result)) => self.on_applied(tag, result),
+            Outcome::Session(SessionEvent::Moved(session)) => {
+                // This edge was dead to the others for a while, and the client has gone on without it.
+                if let Some(key) = self.conns.of_session(&session) {
+                    self.replace(key);
+                }
+            }
             Outcome::Session(SessionEvent::Commands(commands)) => {
                 for command in commands {
                     self.on_command(command);

@@ -72,7 +72,7 @@ impl Hub {
     /// Answers those joins of a room that can be answered now, and reads for those that cannot.
     pub(super) fn finish_joins(&mut self, id: RoomId) {
         let Some(room) = self.rooms.get_mut(id) else { return };
-        if room.joining.is_empty() || !room.sequencer.is_joinable() {
+        if room.joining.is_empty() || !room.is_joinable() {
             return;
         }
         let now = self.now;

@@ -53,6 +53,8 @@ pub(super) struct Resuming {
     /// Key of the record from now on. A session of Plaza's own protocol is found by its ticket: then
     /// nobody needs the key, and it is only what a record must have.
     pid: SessionId,
+    /// The session that a ticket names.
+    session: Option<SessionId>,
     offset: Option<Position>,
 }
 
@@ -75,7 +77,8 @@ impl Hub {
             Resume::Ticket(_) => (SessionId::random(), None),
         };
         let Some(recover) = self.recover_op(key, resume) else { return self.open(key, id, home) };
-        let asked = Asked::Recover(Resuming { key, id, home, pid, offset });
+        let session = SessionId::parse(&recover.session_id);
+        let asked = Asked::Recover(Resuming { key, id, home, pid, session, offset });
         if let Err(code) = self.ask(op::Op::Recover(recover), asked) {
             self.conns.remove(key);
             self.fail(key, id, code, code.english());
@@ -144,18 +147,34 @@ impl Hub {
             }
             // The client comes again, within the window.
             Err((code, message)) => {
+                self.release(&resuming);
                 self.close_session(key, false);
                 self.fail(key, id, code, message);
             }
         }
     }
 
+    /// A recovery may have been carried out and its answer lost: then this edge would hold the session for as
+    /// long as it lives. Its window begins, unless a connection here has it.
+    fn release(&mut self, resuming: &Resuming) {
+        let (pid, session_id) = match resuming.session {
+            Some(session) => (String::new(), session.to_string()),
+            None => (resuming.pid.to_string(), String::new()),
+        };
+        let held = self.conns.of_session(&session_id).is_some()
+            || resuming.session.is_none() && self.conns.iter().any(|conn| conn.pid == Some(resuming.pid));
+        if !held {
+            let close = Close { session_id, generation: 0, recoverable_ms: self.recovery_ms, pid };
+            self.session.owe(Op { op: Some(op::Op::Close(close)) });
+        }
+    }
+
     fn continue_session(&mut self, resuming: Resuming, session: Session, positions: &[RoomPosition]) {
-        let Resuming { key, id, home, pid, offset } = resuming;
+        let Resuming { key, id, home, pid, offset, .. } = resuming;
         let Session { session_id, user_id, username, generation, .. } = session;
         let (Some(conn), Some(known)) = (self.conns.get(key), SessionId::parse(&session_id)) else {
             // The connection is gone meanwhile: the next one may continue the session.
-            let close = Close { session_id, generation, recoverable_ms: self.recovery_ms };
+            let close = Close { session_id, generation, recoverable_ms: self.recovery_ms, pid: String::new() };
             return self.session.owe(Op { op: Some(op::Op::Close(close)) });
         };
         let fresh = conn.identity.clone();
@@ -218,14 +237,15 @@ impl Hub {
     pub(super) fn finish_recovery(&mut self, key: ConnKey) {
         let Some(recovery) = self.recoveries.get(&key) else { return };
         let now = self.now;
-        let (mut anchored, mut found, mut lost, mut events) = (false, false, false, 0);
+        let (mut anchored, mut found, mut lost, mut events) = (false, None, false, 0);
         let (mut complete, mut reads, mut hints) = (true, Vec::new(), Vec::new());
         for &(id, _) in &recovery.rooms {
             let Some(room) = self.rooms.get_mut(id) else { return };
             let behind = room.shards[usize::from(key.shard)].behind.is_some();
+            let joinable = room.is_joinable();
             let Some(joining) = room.joining.iter_mut().find(|joining| joining.to == key) else { return };
             let Some(replay) = &mut joining.replay else { return };
-            let step = if room.sequencer.is_joinable() { replay.advance(&room.sequencer, now) } else { Step::Wait };
+            let step = if joinable { replay.advance(&room.sequencer, now) } else { Step::Wait };
             match step {
                 Step::Ready => {}
                 Step::Read(seq) => {
@@ -238,10 +258,12 @@ impl Hub {
             complete &= step == Step::Ready && !behind;
             lost |= replay.reset().is_some();
             anchored |= replay.has_anchor();
-            found |= replay.found();
+            found = found.or(replay.found());
             events += replay.len();
         }
-        if lost || events > REPLAY || complete && anchored && !found {
+        // Another room's event may have been lost in the election, and stand before the offset unseen.
+        let doubtful = found.is_some_and(|time| self.watch.is_near_election(time));
+        if lost || events > REPLAY || doubtful || complete && anchored && found.is_none() {
             return self.begin_anew(key);
         }
         for (id, read) in reads {
@@ -290,7 +312,7 @@ impl Hub {
         self.leave_queues(key);
         let Some(conn) = self.conns.get(key) else { return };
         let session_id = conn.identity.session.to_string();
-        let close = Close { session_id, generation: conn.generation, recoverable_ms: 0 };
+        let close = Close { session_id, generation: conn.generation, recoverable_ms: 0, pid: String::new() };
         self.session.owe(Op { op: Some(op::Op::Close(close)) });
         let Some(conn) = self.conns.assume(key, fresh) else { return };
         (conn.open, conn.generation, conn.username, conn.pid) = (false, 0, None, None);

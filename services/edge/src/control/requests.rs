@@ -37,6 +37,15 @@ pub(super) enum Asked {
     Rename(ConnKey, u32),
     /// A connection continues an earlier session.
     Recover(Resuming),
+    /// A session's key is taken away, so that an event can be delivered that would move its offset back.
+    Mark {
+        /// The session's connection.
+        to: ConnKey,
+        /// The room of the event.
+        room: RoomId,
+        /// Which room of this number.
+        born: u64,
+    },
     /// A membership is written into the session's record.
     Join {
         /// Who joins.
@@ -58,6 +67,7 @@ impl Asked {
         match self {
             Self::Open(key, id, _) | Self::Rename(key, id) | Self::Join { to: key, id, .. } => (*key, *id),
             Self::Recover(resuming) => resuming.from(),
+            Self::Mark { to, .. } => (*to, 0),
         }
     }
 }
@@ -176,6 +186,7 @@ impl Hub {
             }
             (Some(Asked::Rename(key, id)), Err((code, message))) => self.fail(key, id, code, message),
             (Some(Asked::Recover(resuming)), result) => self.on_recover(resuming, result),
+            (Some(Asked::Mark { to, room, born }), result) => self.on_marked(to, (room, born), result.is_ok()),
             (Some(Asked::Join { to, id, room, born, position }), result) => {
                 let result = result.map(|_| ()).map_err(|(code, _)| code);
                 self.on_recorded((to, id), (room, born), position, result);
@@ -265,6 +276,7 @@ impl Hub {
             session_id: conn.identity.session.to_string(),
             generation: conn.generation,
             recoverable_ms: if recoverable { self.recovery_ms } else { 0 },
+            pid: String::new(),
         };
         self.session.owe(Op { op: Some(op::Op::Close(close)) });
     }

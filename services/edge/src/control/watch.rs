@@ -13,6 +13,7 @@ use plaza_proto::fanout::{Command, PublishItem, TailsResponse};
 use plaza_proto::ids::RoomName;
 use plaza_proto::position::Epoch;
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,6 +25,10 @@ const BEAT_LOST: Millis = 10_000;
 const ECHO_EVERY: Millis = 3_000;
 /// Without an echo for so long the way up is told to be broken.
 const ECHO_LOST: Millis = 10_000;
+/// An event that was stored so soon after an election may stand behind one that was never distributed.
+const ELECTION_DOUBT: Millis = 5_000;
+/// Elections that are remembered.
+const ELECTIONS: usize = 16;
 /// Rooms in one tail check, and checks at once.
 const TAILS: (usize, usize) = (100, 4);
 
@@ -42,11 +47,28 @@ pub(super) struct Watch {
     mute: bool,
     tails_flying: usize,
     degraded: bool,
+    /// When leaders of the stream were elected, by their clocks, in milliseconds since 1970.
+    elections: VecDeque<u64>,
 }
 
 impl Watch {
     pub(super) fn new(now: Millis) -> Self {
         Self { beat: now, renewed: now, ..Self::default() }
+    }
+
+    /// Somebody has heard of an election; 0: of none.
+    fn elected(&mut self, at: u64) {
+        if at != 0 && !self.elections.contains(&at) {
+            self.elections.push_back(at);
+            if self.elections.len() > ELECTIONS {
+                self.elections.pop_front();
+            }
+        }
+    }
+
+    /// Whether an event of this time, by the clock of the leader that stored it, followed an election.
+    pub(super) fn is_near_election(&self, time: u64) -> bool {
+        self.elections.iter().any(|&at| (at..at + ELECTION_DOUBT).contains(&time))
     }
 
     pub(super) fn beat_age(&self, now: Millis) -> Millis {
@@ -59,7 +81,8 @@ impl Watch {
 }
 
 impl Hub {
-    pub(super) fn on_beat(&mut self, seq: u64, previous: u64, epoch: Epoch) {
+    pub(super) fn on_beat(&mut self, seq: u64, previous: u64, epoch: Epoch, election_time: u64) {
+        self.watch.elected(election_time);
         let gap = previous > self.watch.beat_seq && self.watch.beat_seq != 0;
         let other = self.watch.epoch.is_some_and(|known| known != epoch);
         if self.watch.epoch.is_none() {
@@ -222,7 +245,10 @@ impl Hub {
                 }
                 self.session.confirm(command.id);
             }
-            Some(Order::Resync(_)) => self.resync(),
+            Some(Order::Resync(resync)) => {
+                self.watch.elected(resync.election_time);
+                self.resync();
+            }
             Some(Order::Echo(_)) => {
                 self.watch.echo_heard = self.now;
                 if std::mem::take(&mut self.watch.mute) {
@@ -274,5 +300,24 @@ impl Hub {
         }
         let (shard, slot, generation) = (parts.next()?, parts.next()?, parts.next()?);
         Some(ConnKey { shard: shard.parse().ok()?, slot: slot.parse().ok()?, generation: generation.parse().ok()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_seconds_after_an_election_are_doubtful() {
+        let mut watch = Watch::new(0);
+        watch.elected(0);
+        assert!(!watch.is_near_election(0) && !watch.is_near_election(4_000), "none was heard of");
+        watch.elected(100_000);
+        watch.elected(100_000);
+        let doubtful = [99_999, 100_000, 104_999, 105_000].map(|time| watch.is_near_election(time));
+        assert_eq!(doubtful, [false, true, true, false]);
+        (1..=20).for_each(|n| watch.elected(n * 1_000_000));
+        assert_eq!(watch.elections.len(), ELECTIONS);
+        assert!(watch.is_near_election(20_000_000) && !watch.is_near_election(100_000));
     }
 }

@@ -348,7 +348,8 @@ fn read(source: &Source, message: Message) -> Option<FeedItem> {
             let headers = message.headers.as_ref()?;
             let beat = <Beat as prost::Message>::decode(message.payload).ok()?;
             let epoch = Epoch(beat.epoch.as_slice().try_into().ok()?);
-            FeedMessage::Beat { seq: number(headers, SEQUENCE)?, previous: number(headers, LAST_SEQUENCE)?, epoch }
+            let (seq, previous) = (number(headers, SEQUENCE)?, number(headers, LAST_SEQUENCE)?);
+            FeedMessage::Beat { seq, previous, epoch, election_time: beat.election_time }
         }
         Source::Room { room, subject } => room_message(room, subject, message)?,
     };

@@ -16,7 +16,7 @@ use plaza_proto::fanout::{Command, Rejected};
 use plaza_proto::session::edge_lease_service_client::EdgeLeaseServiceClient;
 use plaza_proto::session::op_result::Result as Wire;
 use plaza_proto::session::{
-    ApplyRequest, HeartbeatRequest, Op, OpResult, RegisterRequest, ResumeKey, RoomPosition, Session,
+    ApplyRequest, HeartbeatRequest, Op, OpResult, RegisterRequest, ResumeKey, RoomPosition, Session, op,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -55,6 +55,8 @@ pub enum SessionEvent {
     },
     /// An operation that somebody waits for has a result.
     Applied(u64, Result<Applied, (Code, String)>),
+    /// A session that was told anew lives elsewhere by now, or belongs to somebody else.
+    Moved(String),
     /// Commands that came with a heartbeat.
     Commands(Vec<Command>),
     /// Whether the service answers.
@@ -321,6 +323,9 @@ impl Lease {
                             self.tell(SessionEvent::Applied(tag, result)).await;
                         } else if let Err((code, message)) = result {
                             tracing::debug!(%code, message, "an operation was refused");
+                            if let (Some(op::Op::Open(open)), Code::NotFound | Code::Forbidden) = (entry.op.op, code) {
+                                self.tell(SessionEvent::Moved(open.session_id)).await;
+                            }
                         }
                     }
                 }

@@ -145,16 +145,12 @@ impl Services {
                 Ok(Op::Rename { name: self.name(&rename.username)?, session_id: rename.session_id })
             }
             Body::Close(close) => {
-                session_id(&close.session_id)?;
+                let by = session_or_pid("close", close.session_id, close.pid)?;
                 if close.recoverable_ms > MAX_RECOVERABLE_MS {
                     let most = MAX_RECOVERABLE_MS;
                     return Err(bad(format!("recoverable_ms is {}; at most {most} are allowed", close.recoverable_ms)));
                 }
-                Ok(Op::Close {
-                    session_id: close.session_id,
-                    generation: close.generation,
-                    recoverable_ms: close.recoverable_ms,
-                })
+                Ok(Op::Close { by, generation: close.generation, recoverable_ms: close.recoverable_ms })
             }
             Body::Presence(presence) => presence_op(presence),
         }
@@ -182,18 +178,22 @@ impl Services {
 
 fn recover_op(recover: pb::Recover) -> Result<Op, Refusal> {
     at_most("user_id", &recover.user_id, MAX_USER_BYTES)?;
-    let by = match (recover.pid.is_empty(), recover.session_id.is_empty()) {
+    let by = session_or_pid("recover", recover.session_id, recover.pid)?;
+    Ok(Op::Recover { by, user_id: recover.user_id })
+}
+
+fn session_or_pid(op: &str, session: String, pid: String) -> Result<RecoverBy, Refusal> {
+    match (pid.is_empty(), session.is_empty()) {
         (false, true) => {
-            base64url("pid", &recover.pid, 20)?;
-            RecoverBy::Pid(recover.pid)
+            base64url("pid", &pid, 20)?;
+            Ok(RecoverBy::Pid(pid))
         }
         (true, false) => {
-            session_id(&recover.session_id)?;
-            RecoverBy::Session(recover.session_id)
+            session_id(&session)?;
+            Ok(RecoverBy::Session(session))
         }
-        _ => return Err(bad("recover needs one of pid and session_id".to_owned())),
-    };
-    Ok(Op::Recover { by, user_id: recover.user_id })
+        _ => Err(bad(format!("{op} needs one of pid and session_id"))),
+    }
 }
 
 fn presence_op(presence: pb::SetPresence) -> Result<Op, Refusal> {

@@ -160,7 +160,7 @@ pub enum Op {
     /// The connection ended.
     Close {
         /// The session.
-        session_id: String,
+        by: RecoverBy,
         /// Only this generation; 0: any.
         generation: u64,
         /// Keep the record for this long; 0: forget it.

@@ -28,8 +28,8 @@ enum Anchor {
     Any,
     /// It must be the one that was meant. `here`: and be in this room.
     Wanted { here: bool },
-    /// It is.
-    Found,
+    /// It is, stored at this time by the store's clock.
+    Found(u64),
     /// Nothing of this room stands there.
     Elsewhere,
 }
@@ -104,9 +104,12 @@ impl Replay {
         self.reset
     }
 
-    /// The event from which it begins was seen in this room.
-    pub(super) fn found(&self) -> bool {
-        self.anchor == Anchor::Found
+    /// When the event from which it begins was stored, if it was seen in this room.
+    pub(super) fn found(&self) -> Option<u64> {
+        match self.anchor {
+            Anchor::Found(time) => Some(time),
+            Anchor::Any | Anchor::Wanted { .. } | Anchor::Elsewhere => None,
+        }
     }
 
     /// An event is known to be needed at which to begin.
@@ -147,8 +150,8 @@ impl Replay {
         }
         if let Anchor::Wanted { here } = self.anchor {
             let before = self.after.seq.saturating_sub(1);
-            match sequencer.id_at(self.after.seq) {
-                Some(id) if id.check() == self.after.check => self.anchor = Anchor::Found,
+            match sequencer.event_at(self.after.seq) {
+                Some((id, time)) if id.check() == self.after.check => self.anchor = Anchor::Found(time),
                 Some(_) => self.reset = Some(ResetReason::RolledBack),
                 None if position.seq >= self.after.seq && sequencer.since(before).is_some() => self.absent(here),
                 // Where the room here is behind, what it has not got yet is read, too.
@@ -213,7 +216,7 @@ impl Replay {
             }
             match events.get(split) {
                 Some(event) if event.seq == self.after.seq && event.id.check() == self.after.check => {
-                    self.anchor = Anchor::Found;
+                    self.anchor = Anchor::Found(event.time);
                     (self.reach, self.hinted) = (event.seq, false);
                 }
                 Some(event) if event.seq == self.after.seq => self.reset = Some(ResetReason::RolledBack),
@@ -223,7 +226,7 @@ impl Replay {
                 _ if answer.trimmed => self.reset = Some(ResetReason::Trimmed),
                 _ => self.absent(here),
             }
-            events.drain(..split + usize::from(self.found()));
+            events.drain(..split + usize::from(self.found().is_some()));
         } else if answer.trimmed {
             self.reset = Some(ResetReason::Trimmed);
         }

@@ -75,9 +75,9 @@ impl Ring {
         (seq >= self.base).then(|| self.events.range(from..))
     }
 
-    pub(super) fn id_at(&self, seq: u64) -> Option<MessageId> {
+    pub(super) fn event_at(&self, seq: u64) -> Option<(MessageId, u64)> {
         let at = self.events.binary_search_by_key(&seq, |event| event.seq).ok()?;
-        Some(self.events[at].id)
+        Some((self.events[at].id, self.events[at].time))
     }
 
     pub(super) fn bytes(&self) -> usize {

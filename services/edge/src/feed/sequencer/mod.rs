@@ -127,6 +127,8 @@ pub struct Sequencer {
     last: u64,
     /// Id of the event at L; `None` where no event stands (an empty room's tail).
     last_id: Option<MessageId>,
+    /// When the event at L was stored.
+    last_time: u64,
     ring: Ring,
     early: Early,
     /// Numbers barriers and reads; an answer with another number is stale.
@@ -146,6 +148,7 @@ impl Sequencer {
             epoch: Epoch::default(),
             last: 0,
             last_id: None,
+            last_time: 0,
             ring: Ring::default(),
             early: Early::default(),
             ticket: 0,
@@ -175,7 +178,12 @@ impl Sequencer {
 
     /// The id of the event at `seq`, when the ring still has it.
     pub fn id_at(&self, seq: u64) -> Option<MessageId> {
-        if seq == self.last { self.last_id } else { self.ring.id_at(seq) }
+        self.event_at(seq).map(|(id, _)| id)
+    }
+
+    /// Id and time of the event at `seq`, when they are still known.
+    pub fn event_at(&self, seq: u64) -> Option<(MessageId, u64)> {
+        if seq == self.last { self.last_id.map(|id| (id, self.last_time)) } else { self.ring.event_at(seq) }
     }
 
     /// Bytes in the ring and the early buffer.
@@ -347,7 +355,7 @@ impl Sequencer {
 
     fn deliver(&mut self, event: Stored, out: &mut Vec<Action>) {
         self.last = event.seq;
-        self.last_id = Some(event.id);
+        (self.last_id, self.last_time) = (Some(event.id), event.time);
         self.ring.push(event.clone());
         out.push(Action::Deliver(event));
     }
@@ -376,6 +384,7 @@ impl Sequencer {
         (self.last, self.last_id) = newest.map_or((stream_last, None), |event| (event.seq, Some(event.id)));
         self.ring.clear(self.last);
         if let Some(event) = newest {
+            self.last_time = event.time;
             self.ring.push(event.clone());
         }
         if let Some((reason, from)) = lost {

@@ -204,6 +204,7 @@ mod tests {
         let info = |text: &str| StreamInfo {
             config: json!({ "metadata": { EPOCH_KEY: text } }),
             state: wire::StreamState::default(),
+            cluster: wire::ClusterInfo::default(),
             error: None,
         };
         let text = "01020304-0506-4708-8000-000000000000";

@@ -54,6 +54,8 @@ pub(super) struct Supervisor {
     /// When the last check began.
     checked: Option<Instant>,
     second_resync: Option<Instant>,
+    /// Who led the stream at the last check: an election may happen while nobody here hears of it.
+    leader: String,
     /// When the server last answered, or the connections were last made anew.
     answered: Instant,
     /// The last fault that was logged, so that each is logged once.
@@ -79,6 +81,7 @@ impl Supervisor {
             check_at: Some(Instant::now()),
             checked: None,
             second_resync: None,
+            leader: String::new(),
             answered: Instant::now(),
             fault: None,
         })
@@ -122,6 +125,10 @@ impl Supervisor {
         let connects = all.iter().map(|connection| connection.connects()).sum();
         if connected && (connects != self.connects || !self.connected) {
             tracing::info!("connected to nats");
+            if self.connects > 0 {
+                // An election may have been missed, or hints to edges lost.
+                self.second_resync = Some(Instant::now() + SECOND_RESYNC);
+            }
             self.connects = connects;
             self.suspect();
         }
@@ -148,8 +155,6 @@ impl Supervisor {
             // It fails only when the client has ended.
             let _ = client.force_reconnect().await;
         }
-        // An election may have been missed meanwhile.
-        self.second_resync = Some(Instant::now() + SECOND_RESYNC);
     }
 
     fn suspect(&mut self) {
@@ -175,6 +180,10 @@ impl Supervisor {
                 self.answered = Instant::now();
                 self.check_at = None;
                 self.serve(&info, epoch);
+                if !self.leader.is_empty() && self.leader != info.cluster.leader {
+                    self.note_election(now(), &info.cluster.leader).await;
+                }
+                self.leader = info.cluster.leader;
             }
             Err(error) => {
                 self.check_at = Some(Instant::now() + RETRY);
@@ -267,13 +276,21 @@ impl Supervisor {
         }
     }
 
-    /// The old leader may have stored events that nobody distributes.
     async fn elected(&mut self, message: &NatsMessage) {
         let told = serde_json::from_slice::<serde_json::Value>(&message.payload).unwrap_or_default();
         let at = told["timestamp"].as_str().and_then(time::parse_utc).unwrap_or_else(now);
-        self.shared.election_time.store(at, Ordering::Relaxed);
-        tracing::info!(leader = told["leader"].as_str(), "the stream has elected a leader");
+        let leader = told["leader"].as_str().unwrap_or_default();
+        if !leader.is_empty() {
+            leader.clone_into(&mut self.leader);
+        }
         self.suspect();
+        self.note_election(at, leader).await;
+    }
+
+    /// The old leader may have stored events that nobody distributes.
+    async fn note_election(&mut self, at: u64, leader: &str) {
+        self.shared.election_time.store(at, Ordering::Relaxed);
+        tracing::info!(leader, "the stream has elected a leader");
         self.second_resync = Some(Instant::now() + SECOND_RESYNC);
         self.resync().await;
     }

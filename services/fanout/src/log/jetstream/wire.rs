@@ -51,7 +51,16 @@ pub(super) struct StreamInfo {
     pub(super) config: Value,
     #[serde(default)]
     pub(super) state: StreamState,
+    #[serde(default)]
+    pub(super) cluster: ClusterInfo,
     pub(super) error: Option<ApiError>,
+}
+
+/// Who keeps the stream; empty on a server without others.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct ClusterInfo {
+    #[serde(default)]
+    pub(super) leader: String,
 }
 
 /// The state in a [`StreamInfo`].

@@ -105,7 +105,7 @@ impl MemoryLog {
         let previous = state.last_beat;
         state.last_seq += 1;
         state.last_beat = state.last_seq;
-        let beat = FeedMessage::Beat { seq: state.last_seq, previous, epoch: self.epoch };
+        let beat = FeedMessage::Beat { seq: state.last_seq, previous, epoch: self.epoch, election_time: 0 };
         state.feed.send(beat);
     }
 

@@ -79,6 +79,14 @@ impl State {
         self.sessions.get(&id).map(|record| Outcome::Session(record.shown())).ok_or_else(gone)
     }
 
+    /// The session that is meant, if its key is known.
+    pub(super) fn session_of(&self, by: &RecoverBy) -> Option<String> {
+        match by {
+            RecoverBy::Pid(pid) => self.pids.get(pid).cloned(),
+            RecoverBy::Session(id) => Some(id.clone()),
+        }
+    }
+
     pub(super) fn recover(
         &mut self,
         edge: &str,
@@ -87,10 +95,7 @@ impl State {
         now: u64,
         commands: &mut Vec<ForEdge>,
     ) -> Result<Outcome, Refusal> {
-        let id = match by {
-            RecoverBy::Pid(pid) => self.pids.get(pid).cloned(),
-            RecoverBy::Session(id) => Some(id.clone()),
-        };
+        let id = self.session_of(by);
         let not_found = || Refusal::new(Code::NotFound, "there is nothing to recover");
         let id = id.ok_or_else(not_found)?;
         let record = self.sessions.get_mut(&id).ok_or_else(not_found)?;

@@ -220,7 +220,8 @@ impl State {
             Op::Join { session_id, room, position } => self.join(edge, &session_id, room.as_str(), position),
             Op::Leave { session_id, room } => self.leave(edge, &session_id, room.as_str()),
             Op::Rename { session_id, name } => self.rename(edge, &session_id, name, now),
-            Op::Close { session_id, generation, recoverable_ms } => {
+            Op::Close { by, generation, recoverable_ms } => {
+                let Some(session_id) = self.session_of(&by) else { return Ok(Outcome::Done) };
                 Ok(self.end(edge, &session_id, generation, recoverable_ms, now))
             }
             Op::SetPresence { room, user_id, username } => {

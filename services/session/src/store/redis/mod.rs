@@ -123,8 +123,12 @@ impl Args {
             }
             Op::Leave { session_id, room } => self.add("leave").add(session_id).add(room.as_str()),
             Op::Rename { session_id, name } => self.add("rename").add(session_id).name(Some(&name)),
-            Op::Close { session_id, generation, recoverable_ms } => {
-                self.add("close").add(session_id).number(generation).number(recoverable_ms)
+            Op::Close { by, generation, recoverable_ms } => {
+                let (pid, session_id) = match by {
+                    RecoverBy::Pid(pid) => (pid, String::new()),
+                    RecoverBy::Session(id) => (String::new(), id),
+                };
+                self.add("close").add(session_id).number(generation).number(recoverable_ms).add(pid)
             }
             Op::SetPresence { room, user_id, username: Some(username) } => {
                 self.add("present").add(room.as_str()).add(user_id).add(username)

@@ -122,7 +122,11 @@ local function rename(sid, name, canonical, unique)
   return { 'session', show(sid) }
 end
 
-local function close(sid, generation, recoverable_ms)
+local function close(sid, generation, recoverable_ms, pid)
+  sid = pid == '' and sid or call('GET', K.pid(pid))
+  if not sid then
+    return { 'done' }
+  end
   finish(e, sid, generation, tonumber(recoverable_ms))
   return { 'done' }
 end
@@ -140,7 +144,7 @@ end
 -- A kind, how many fields it has, and what does it.
 local kinds = {
   open = { 7, open }, recover = { 3, recover }, join = { 3, join }, leave = { 2, leave }, rename = { 4, rename },
-  close = { 3, close }, present = { 3, present }, absent = { 2, absent },
+  close = { 4, close }, present = { 3, present }, absent = { 2, absent },
 }
 
 local results, i = {}, 2
