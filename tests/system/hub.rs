@@ -298,7 +298,10 @@ async fn a_name_makes_present_and_the_end_of_the_connection_absent() {
     let room = a.join("lobby", None).await.id;
     b.join("lobby", None).await;
     b.send(1, Op::SetUsername { username: "Bob".into() }).await;
-    let Inbound::Reply { reply: Reply::Renamed(name), .. } = house.inbox.next().await else { panic!("a name first") };
+    let Inbound::Reply { reply: Reply::Renamed { username: name, ticket: Some(_) }, .. } = house.inbox.next().await
+    else {
+        panic!("a name first")
+    };
     assert_eq!(&*name, "Bob");
     let event = house.delivery().await;
     assert!(frame(&event, Variant::PlazaJson).contains(r#""kind":"joined""#));

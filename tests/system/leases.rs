@@ -87,7 +87,7 @@ async fn data_i13_an_edge_that_wakes_after_its_lease_ends_the_socket_of_a_sessio
     let (mut old, _) = connect_async(url(0)).await.unwrap();
     say(&mut old, "{\"hello\":{}}").await;
     let welcome = hear(&mut old, "\"welcome\"").await;
-    let ticket = welcome.split("\"ticket\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a ticket");
+    let ticket = field(&welcome, "ticket").to_owned();
     say(&mut old, "{\"setUsername\":{\"username\":\"ada\"}}").await;
     hear(&mut old, "\"ok\"").await;
 
@@ -119,4 +119,61 @@ async fn data_i13_an_edge_that_wakes_after_its_lease_ends_the_socket_of_a_sessio
     let sessions = service.list_sessions(ada).await.unwrap().into_inner().sessions;
     let held = &sessions[0].edge;
     assert!(!held.is_empty() && cluster.edges[1].process.log().contains(held), "{sessions:?}");
+}
+
+fn field<'a>(text: &'a str, name: &str) -> &'a str {
+    let rest = text.split(&format!("\"{name}\":\"")).nth(1).unwrap_or_else(|| panic!("no {name} in {text}"));
+    rest.split('"').next().unwrap_or(rest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_p2_a_ticket_is_enough_to_continue_while_redis_is_dead() {
+    let mut cluster = Cluster::start(2).await;
+    let url = |edge: usize| format!("ws://{}/ws", cluster.edges[edge].addr);
+    let (first, second) = (url(0), url(1));
+    let (mut old, _) = connect_async(first).await.unwrap();
+    say(&mut old, "{\"hello\":{}}").await;
+    hear(&mut old, "\"welcome\"").await;
+    say(&mut old, "{\"id\":2,\"setUsername\":{\"username\":\"ada\"}}").await;
+    let named = hear(&mut old, "\"ok\"").await;
+    say(&mut old, "{\"id\":3,\"join\":{\"room\":\"lobby\"}}").await;
+    let joined = hear(&mut old, "\"joined\"").await;
+
+    // Redis hangs; the client loses its connection, and a message comes meanwhile.
+    cluster.redis.process().signal("STOP");
+    say(&mut old, "{\"publish\":{\"room\":\"lobby\",\"text\":\"before\"}}").await;
+    let before = hear(&mut old, "\"before\"").await;
+    say(&mut old, "{\"publish\":{\"room\":\"lobby\",\"text\":\"missed\"}}").await;
+    hear(&mut old, "\"missed\"").await;
+    drop(old);
+    let (mut new, _) = connect_async(second).await.unwrap();
+    say(&mut new, &format!("{{\"hello\":{{\"resume\":\"{}\"}}}}", field(&named, "ticket"))).await;
+    let welcome = hear(&mut new, "\"welcome\"").await;
+    assert!(welcome.contains("\"resumed\":true") && field(&welcome, "username") == "ada", "{welcome}");
+    let after = field(&before, "position");
+    assert_ne!(after, field(&joined, "position"));
+    say(&mut new, &format!("{{\"id\":4,\"join\":{{\"room\":\"lobby\",\"after\":\"{after}\"}}}}")).await;
+    assert!(hear(&mut new, "\"joined\"").await.contains("\"recovered\":true"));
+    let missed = hear(&mut new, "\"event\"").await;
+    assert_eq!(field(&missed, "text"), "missed");
+    say(&mut new, "{\"id\":5,\"publish\":{\"room\":\"lobby\",\"text\":\"after\"}}").await;
+    assert_eq!(field(&hear(&mut new, "\"after\"").await, "username"), "ada");
+
+    // It comes back with nothing: the session service is told of the session.
+    cluster.redis.restart().await;
+    let mut service = SessionServiceClient::connect(cluster.session.url()).await.unwrap();
+    let begin = Instant::now();
+    loop {
+        let ada = ListSessionsRequest { username: "ada".to_owned(), ..ListSessionsRequest::default() };
+        let found = service.list_sessions(ada).await.map(|answer| answer.into_inner().sessions).unwrap_or_default();
+        if found.iter().any(|session| session.rooms == ["lobby"] && session.session_id == field(&welcome, "sessionId"))
+        {
+            assert_eq!(found.len(), 1, "{found:?}");
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "{found:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    say(&mut new, "{\"id\":6,\"publish\":{\"room\":\"lobby\",\"text\":\"still\"}}").await;
+    hear(&mut new, "\"still\"").await;
 }

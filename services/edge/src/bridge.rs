@@ -134,7 +134,7 @@ pub enum Control {
     Renamed {
         /// The connection.
         to: ConnKey,
-        /// The new name.
+        /// The new name; empty: somebody else has the old one, and there is none.
         username: Arc<str>,
     },
     /// Events of a room are lost for its members on this shard; the text frames to tell them, by
@@ -352,7 +352,12 @@ pub enum Reply {
         missed: Bytes,
     },
     /// To [`Op::SetUsername`]: the name as shown from now on.
-    Renamed(Arc<str>),
+    Renamed {
+        /// The name as it is shown.
+        username: Arc<str>,
+        /// For Plaza's own protocol: what to show from now on.
+        ticket: Option<Box<str>>,
+    },
     /// To [`Op::Join`].
     Joined(Joined),
     /// To [`Op::Leave`].

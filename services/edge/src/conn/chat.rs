@@ -296,7 +296,7 @@ impl Chat {
     fn answer(&mut self, outcome: Outcome, out: &mut Vec<Action>) {
         let Session::Open(member) = &mut self.session else { return };
         match outcome {
-            Outcome::Renamed(tag, username) => {
+            Outcome::Renamed(tag, username, _) => {
                 let identity = member.identity();
                 out.push(private_line(identity, &lines::name_set(identity.locale, &username)));
                 if let Some(id) = tag {
@@ -330,7 +330,7 @@ impl Chat {
 fn done(outcome: Outcome) -> (Tag, impl FnOnce(&mut ObjectWriter<'_>)) {
     let tag = match &outcome {
         Outcome::Left(tag, _)
-        | Outcome::Renamed(tag, _)
+        | Outcome::Renamed(tag, ..)
         | Outcome::Joined { tag, .. }
         | Outcome::Published { tag, .. }
         | Outcome::History { tag, .. }

@@ -84,7 +84,7 @@ pub(crate) struct Page<'a> {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The name is set.
-    Renamed(Tag, Arc<str>),
+    Renamed(Tag, Arc<str>, Option<Box<str>>),
     /// The member may come in: answer, then call [`Member::enter`].
     Joined {
         tag: Tag,
@@ -207,7 +207,7 @@ impl Member {
 
     /// The name was changed from outside.
     pub(crate) fn rename(&mut self, username: Arc<str>) {
-        self.username = Some(username);
+        self.username = Some(username).filter(|username| !username.is_empty());
     }
 
     /// The rooms that the member is in; it is in none afterwards.
@@ -407,9 +407,9 @@ impl Member {
             }
         };
         Some(match (kind, reply) {
-            (PendingKind::Rename, Reply::Renamed(username)) => {
+            (PendingKind::Rename, Reply::Renamed { username, ticket }) => {
                 self.username = Some(Arc::clone(&username));
-                Outcome::Renamed(tag, username)
+                Outcome::Renamed(tag, username, ticket)
             }
             (PendingKind::Join { after, .. }, Reply::Joined(joined)) => Outcome::Joined { tag, joined, after },
             (PendingKind::Leave(room), Reply::Left) => Outcome::Left(tag, room),

@@ -216,8 +216,9 @@ impl PlazaConnection {
     fn answer(&mut self, outcome: Outcome, out: &mut Vec<Action>) {
         use server_frame::Body as B;
         match outcome {
-            Outcome::Renamed(tag, username) => {
-                self.send(tag, B::Ok(client::Ok { username: username.as_ref().to_owned() }), out)
+            Outcome::Renamed(tag, username, ticket) => {
+                let ticket = ticket.map(String::from).unwrap_or_default();
+                self.send(tag, B::Ok(client::Ok { username: username.as_ref().to_owned(), ticket }), out)
             }
             Outcome::Left(tag, _) => self.send(tag, B::Ok(client::Ok::default()), out),
             Outcome::Joined { tag, joined: entry, after } => {

@@ -26,6 +26,8 @@ pub(super) struct Conn {
     pub(super) generation: u64,
     /// Key of the recovery record; `None`: the session cannot be continued.
     pub(super) pid: Option<SessionId>,
+    /// It continues by its ticket alone: the session service is told when it is back.
+    pub(super) untold: bool,
 }
 
 impl Conn {
@@ -88,6 +90,7 @@ impl Conns {
             open: false,
             generation: 0,
             pid: None,
+            untold: false,
         };
         *place = Place { generation: key.generation, conn: Some(Box::new(conn)) };
         true

@@ -7,7 +7,7 @@ use super::requests::Asked;
 use super::room::Rooms;
 use super::watch::Watch;
 use super::{Ends, Outlet, Unfinished};
-use crate::bridge::{ConnKey, Control, Inbound, RoomId};
+use crate::bridge::{ConnKey, Control, Inbound, RoomId, SessionId};
 use crate::feed::sequencer::{Action, Millis, Stored};
 use crate::feed::{EventFeed, FeedItem};
 use crate::metrics::HubMetrics;
@@ -110,6 +110,8 @@ pub(super) struct Hub {
     pub(super) recovery_ms: u32,
     /// Connections whose sessions continue, and wait for what they missed.
     pub(super) recoveries: HashMap<ConnKey, Recovery>,
+    /// Sessions that continue by their tickets alone.
+    pub(super) untold: VecDeque<(ConnKey, SessionId)>,
     /// The furthest event that was delivered in any room.
     pub(super) furthest: Position,
     pub(super) asked: HashMap<u64, Asked>,
@@ -155,6 +157,7 @@ pub(super) async fn run(parts: HubParts) {
         registration: parts.registration,
         recovery_ms: u32::try_from(parts.recovery_window.as_millis()).unwrap_or(u32::MAX),
         recoveries: HashMap::new(),
+        untold: VecDeque::new(),
         furthest: Position { epoch: Epoch::default(), seq: 0, check: 0 },
         next_ask: 0,
         waiters: HashMap::new(),
@@ -254,6 +257,11 @@ impl Hub {
                     self.replace(key);
                 }
             }
+            Outcome::Session(SessionEvent::NameLost(session)) => {
+                if let Some(key) = self.conns.of_session(&session) {
+                    self.lose_name(key);
+                }
+            }
             Outcome::Session(SessionEvent::Commands(commands)) => {
                 for command in commands {
                     self.on_command(command);
@@ -321,6 +329,7 @@ impl Hub {
             self.second = now + 1_000;
             self.expire_joins();
             self.release_rooms();
+            self.tell_late();
             self.session.set_connections(self.conns.len());
             self.metrics.tick(self.conns.by_variant(), self.rooms.len(), self.link.unresolved());
             self.metrics.ages(self.watch.beat_age(now), self.watch.echo_age(now));

@@ -10,6 +10,7 @@
 //! | `joins` | memberships that begin |
 //! | `replay` | what a member missed, gathered from ring and store |
 //! | `recovery` | sessions that continue here, with all their rooms |
+//! | `alone` | sessions that continue while the session service is away |
 //! | `ticket` | signed names of sessions, for Plaza's own protocol |
 //! | `late` | events that would move a Socket.IO client's offset back |
 //! | `encode` | events as frames |
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
+mod alone;
 mod conns;
 mod deliver;
 mod encode;

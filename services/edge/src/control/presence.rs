@@ -3,7 +3,7 @@
 //! leaves nor joins.
 
 use super::hub::{COALESCE, Hub};
-use crate::bridge::{ConnKey, RoomId};
+use crate::bridge::{ConnKey, Control, Inbound, RoomId};
 use plaza_proto::session::{Op, SetPresence, op};
 use std::sync::Arc;
 
@@ -51,6 +51,21 @@ impl Hub {
         }
     }
 
+    /// Somebody else has a connection's name by now: it goes on without one.
+    pub(super) fn lose_name(&mut self, key: ConnKey) {
+        let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.username.is_some()) else { return };
+        conn.username = None;
+        let (rooms, user_id) = (conn.rooms.clone(), conn.user_id.clone());
+        for op in super::requests::session_ops(conn, &self.rooms) {
+            self.session.owe(op);
+        }
+        for (id, _) in rooms {
+            self.vanish(&user_id, true, id);
+        }
+        let control = Control::Renamed { to: key, username: "".into() };
+        self.outlets[usize::from(key.shard)].send(Inbound::Control(control));
+    }
+
     /// Tells the session service who has gone, or goes by another name, since the last time.
     pub(super) fn flush_presence(&mut self) {
         let now = self.now;
@@ -76,7 +91,7 @@ impl Hub {
         self.session.forget_owed();
         // The session service may have begun to count anew.
         self.conns.iter_mut().for_each(|conn| conn.generation = 0);
-        for conn in self.conns.iter().filter(|conn| conn.open) {
+        for conn in self.conns.iter().filter(|conn| conn.open && !conn.untold) {
             for op in super::requests::session_ops(conn, &self.rooms) {
                 self.session.owe(op);
             }

@@ -11,6 +11,7 @@
 //! One stream orders all rooms, so that one offset is a place in each of them. It must be that of an
 //! event in one of the rooms, unless it is older than the session: the stock client never forgets one.
 
+use super::conns::Conn;
 use super::hub::Hub;
 use super::joins::{Joining, Purpose};
 use super::replay::{Replay, Step};
@@ -53,8 +54,8 @@ pub(super) struct Resuming {
     /// Key of the record from now on. A session of Plaza's own protocol is found by its ticket: then
     /// nobody needs the key, and it is only what a record must have.
     pid: SessionId,
-    /// The session that a ticket names.
-    session: Option<SessionId>,
+    /// What the ticket says.
+    ticket: Option<Ticket>,
     offset: Option<Position>,
 }
 
@@ -69,6 +70,11 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// How a ticket's session is asked for.
+pub(super) fn recover_of(ticket: &Ticket) -> Recover {
+    Recover { pid: String::new(), user_id: ticket.user_id.clone(), session_id: ticket.session.to_string() }
+}
+
 impl Hub {
     /// Continues an earlier session. What names none is a new one.
     pub(super) fn resume(&mut self, key: ConnKey, id: u32, home: Option<RoomName>, resume: Resume) {
@@ -76,16 +82,18 @@ impl Hub {
             Resume::Pid { pid, offset } => (*pid, *offset),
             Resume::Ticket(_) => (SessionId::random(), None),
         };
-        let Some(recover) = self.recover_op(key, resume) else { return self.open(key, id, home) };
-        let session = SessionId::parse(&recover.session_id);
-        let asked = Asked::Recover(Resuming { key, id, home, pid, session, offset });
+        let Some((recover, ticket)) = self.recover_op(key, resume) else { return self.open(key, id, home) };
+        let asked = Asked::Recover(Resuming { key, id, home, pid, ticket: ticket.clone(), offset });
         if let Err(code) = self.ask(op::Op::Recover(recover), asked) {
+            if let Some(ticket) = ticket {
+                return self.continue_alone(key, id, pid, ticket);
+            }
             self.conns.remove(key);
             self.fail(key, id, code, code.english());
         }
     }
 
-    fn recover_op(&self, key: ConnKey, resume: Resume) -> Option<Recover> {
+    fn recover_op(&self, key: ConnKey, resume: Resume) -> Option<(Recover, Option<Ticket>)> {
         if self.recovery_ms == 0 {
             return None;
         }
@@ -93,26 +101,27 @@ impl Hub {
         match resume {
             Resume::Pid { pid, .. } => {
                 let user_id = user.unwrap_or_default().to_owned();
-                Some(Recover { pid: pid.to_string(), user_id, session_id: String::new() })
+                Some((Recover { pid: pid.to_string(), user_id, session_id: String::new() }, None))
             }
             Resume::Ticket(text) => {
-                let Ticket { session, user_id } = Ticket::read(&text, &self.registration.keys(), unix_seconds())?;
-                if user.is_some_and(|user| user != user_id) {
+                let ticket = Ticket::read(&text, &self.registration.keys(), unix_seconds())?;
+                if user.is_some_and(|user| user != ticket.user_id) {
                     return None;
                 }
-                Some(Recover { pid: String::new(), user_id, session_id: session.to_string() })
+                Some((recover_of(&ticket), Some(ticket)))
             }
         }
     }
 
     /// What a client shows to continue this session.
-    fn ticket(&self, key: ConnKey) -> Option<Box<str>> {
+    pub(super) fn ticket(&self, key: ConnKey) -> Option<Box<str>> {
         let conn = self.conns.get(key)?;
         let pid = conn.pid?;
         if conn.is_socket_io() {
             return Some(pid.to_string().into());
         }
-        let ticket = Ticket { session: conn.identity.session, user_id: conn.user_id.to_string() };
+        let username = conn.username.as_deref().unwrap_or_default().to_owned();
+        let ticket = Ticket { session: conn.identity.session, user_id: conn.user_id.to_string(), username };
         ticket.sign(&self.registration.keys(), unix_seconds() + VALID_SECONDS).map(Into::into)
     }
 
@@ -145,6 +154,12 @@ impl Hub {
                 self.close_session(key, false);
                 self.fail(key, id, Code::Internal, Code::Internal.english());
             }
+            Err((Code::Unavailable | Code::Timeout | Code::Busy, _)) if resuming.ticket.is_some() => {
+                let Resuming { pid, ticket, .. } = resuming;
+                if let Some(ticket) = ticket {
+                    self.continue_alone(key, id, pid, ticket);
+                }
+            }
             // The client comes again, within the window.
             Err((code, message)) => {
                 self.release(&resuming);
@@ -157,12 +172,12 @@ impl Hub {
     /// A recovery may have been carried out and its answer lost: then this edge would hold the session for as
     /// long as it lives. Its window begins, unless a connection here has it.
     fn release(&mut self, resuming: &Resuming) {
-        let (pid, session_id) = match resuming.session {
-            Some(session) => (String::new(), session.to_string()),
+        let (pid, session_id) = match &resuming.ticket {
+            Some(ticket) => (String::new(), ticket.session.to_string()),
             None => (resuming.pid.to_string(), String::new()),
         };
         let held = self.conns.of_session(&session_id).is_some()
-            || resuming.session.is_none() && self.conns.iter().any(|conn| conn.pid == Some(resuming.pid));
+            || resuming.ticket.is_none() && self.conns.iter().any(|conn| conn.pid == Some(resuming.pid));
         if !held {
             let close = Close { session_id, generation: 0, recoverable_ms: self.recovery_ms, pid };
             self.session.owe(Op { op: Some(op::Op::Close(close)) });
@@ -172,24 +187,18 @@ impl Hub {
     fn continue_session(&mut self, resuming: Resuming, session: Session, positions: &[RoomPosition]) {
         let Resuming { key, id, home, pid, offset, .. } = resuming;
         let Session { session_id, user_id, username, generation, .. } = session;
-        let (Some(conn), Some(known)) = (self.conns.get(key), SessionId::parse(&session_id)) else {
+        let (Some(fresh), Some(known)) =
+            (self.conns.get(key).map(|conn| conn.identity.clone()), SessionId::parse(&session_id))
+        else {
             // The connection is gone meanwhile: the next one may continue the session.
             let close = Close { session_id, generation, recoverable_ms: self.recovery_ms, pid: String::new() };
             return self.session.owe(Op { op: Some(op::Op::Close(close)) });
         };
-        let fresh = conn.identity.clone();
-        if let Some(old) = self.conns.of_session(&session_id) {
-            self.replace(old);
-        }
-        let own = user_id == session_user_id(&session_id);
-        let user_id = (!own).then(|| user_id.into_boxed_str());
-        let identity = Identity { session: known, user_id, variant: fresh.variant, locale: fresh.locale };
-        let Some(conn) = self.conns.assume(key, identity.into()) else { return };
-        (conn.open, conn.generation) = (true, generation);
-        conn.username = (!username.is_empty()).then(|| username.into());
-        conn.pid = Some(pid);
+        let Some(conn) = self.take_over(key, known, user_id, username, pid) else { return };
+        conn.generation = generation;
+        let is_socket_io = conn.is_socket_io();
         self.recoveries.insert(key, Recovery { id, home, fresh, rooms: Vec::new() });
-        if !conn.is_socket_io() {
+        if !is_socket_io {
             // Its client joins again, with a position for each room.
             for RoomPosition { room, .. } in positions {
                 let leave = LeaveRoom { session_id: session_id.clone(), room: room.clone() };
@@ -198,6 +207,30 @@ impl Hub {
             return self.finish_recovery(key);
         }
         self.gather(key, id, offset, positions);
+    }
+
+    /// Gives a connection the session that it continues; one that had it here ends.
+    pub(super) fn take_over(
+        &mut self,
+        key: ConnKey,
+        session: SessionId,
+        user_id: String,
+        username: String,
+        pid: SessionId,
+    ) -> Option<&mut Conn> {
+        let fresh = self.conns.get(key)?.identity.clone();
+        let session_id = session.to_string();
+        if let Some(old) = self.conns.of_session(&session_id) {
+            self.replace(old);
+        }
+        let own = user_id == session_user_id(&session_id);
+        let user_id = (!own).then(|| user_id.into_boxed_str());
+        let identity = Identity { session, user_id, variant: fresh.variant, locale: fresh.locale };
+        let conn = self.conns.assume(key, identity.into())?;
+        (conn.open, conn.generation) = (true, 0);
+        conn.username = (!username.is_empty()).then(|| username.into());
+        conn.pid = Some(pid);
+        Some(conn)
     }
 
     /// Begins the replay of every room.

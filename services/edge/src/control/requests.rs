@@ -37,6 +37,8 @@ pub(super) enum Asked {
     Rename(ConnKey, u32),
     /// A connection continues an earlier session.
     Recover(Resuming),
+    /// A session that continues by its ticket alone is told to the session service.
+    Late(ConnKey, SessionId),
     /// A session's key is taken away, so that an event can be delivered that would move its offset back.
     Mark {
         /// The session's connection.
@@ -67,7 +69,7 @@ impl Asked {
         match self {
             Self::Open(key, id, _) | Self::Rename(key, id) | Self::Join { to: key, id, .. } => (*key, *id),
             Self::Recover(resuming) => resuming.from(),
-            Self::Mark { to, .. } => (*to, 0),
+            Self::Mark { to, .. } | Self::Late(to, _) => (*to, 0),
         }
     }
 }
@@ -182,10 +184,12 @@ impl Hub {
             (Some(Asked::Rename(key, id)), Ok(Applied { session, .. })) => {
                 let username: Arc<str> = session.map(|session| session.username).unwrap_or_default().into();
                 self.rename(key, &username);
-                self.reply(key, id, Reply::Renamed(username));
+                let ticket = self.ticket(key);
+                self.reply(key, id, Reply::Renamed { username, ticket });
             }
             (Some(Asked::Rename(key, id)), Err((code, message))) => self.fail(key, id, code, message),
             (Some(Asked::Recover(resuming)), result) => self.on_recover(resuming, result),
+            (Some(Asked::Late(key, session)), result) => self.on_told(key, session, result),
             (Some(Asked::Mark { to, room, born }), result) => self.on_marked(to, (room, born), result.is_ok()),
             (Some(Asked::Join { to, id, room, born, position }), result) => {
                 let result = result.map(|_| ()).map_err(|(code, _)| code);

@@ -3,11 +3,13 @@
 //!
 //! | part | bytes |
 //! |---|---|
-//! | version, 1 | 1 |
+//! | version, 2 | 1 |
 //! | generation of the key | 8 |
 //! | end of its validity, seconds since 1970-01-01 UTC | 8 |
 //! | session id | 15 |
+//! | length of the user id | 1 |
 //! | user id, UTF-8 | 1 to 128 |
+//! | username, UTF-8; nothing without one | up to 128 |
 //! | HMAC-SHA256 of all that, and of what it is for | 32 |
 
 use crate::bridge::SessionId;
@@ -20,31 +22,37 @@ use sha2::Sha256;
 /// How long a ticket is valid, in seconds. The session ends before, when its recovery window does.
 pub(super) const VALID_SECONDS: u64 = 7 * 24 * 3_600;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// What else is signed with the same keys begins otherwise.
 const PURPOSE: &[u8] = b"plaza ticket";
-const HEAD: usize = 1 + 8 + 8 + 15;
+const HEAD: usize = 1 + 8 + 8 + 15 + 1;
 const MAC: usize = 32;
 const MAX_USER_BYTES: usize = 128;
-const MAX_TEXT_BYTES: usize = (HEAD + MAX_USER_BYTES + MAC).div_ceil(3) * 4;
+const MAX_NAME_BYTES: usize = 128;
+const MAX_TEXT_BYTES: usize = (HEAD + MAX_USER_BYTES + MAX_NAME_BYTES + MAC).div_ceil(3) * 4;
 
 /// What a ticket vouches for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ticket {
     pub(super) session: SessionId,
     pub(super) user_id: String,
+    /// Empty: none yet.
+    pub(super) username: String,
 }
 
 impl Ticket {
     /// Signs with the newest key; `None` before the first lease.
     pub(super) fn sign(&self, keys: &[SharedKey], expires: u64) -> Option<String> {
         let key = keys.first()?;
-        let mut bytes = Vec::with_capacity(HEAD + self.user_id.len() + MAC);
+        let user_bytes = u8::try_from(self.user_id.len()).ok()?;
+        let mut bytes = Vec::with_capacity(HEAD + self.user_id.len() + self.username.len() + MAC);
         bytes.push(VERSION);
         bytes.extend_from_slice(&key.generation.to_be_bytes());
         bytes.extend_from_slice(&expires.to_be_bytes());
         bytes.extend_from_slice(&self.session.0);
+        bytes.push(user_bytes);
         bytes.extend_from_slice(self.user_id.as_bytes());
+        bytes.extend_from_slice(self.username.as_bytes());
         let mac = mac(key, &bytes)?.finalize().into_bytes();
         bytes.extend_from_slice(&mac);
         Some(B64.encode(bytes))
@@ -60,12 +68,15 @@ impl Ticket {
         let (version, rest) = signed.split_first()?;
         let (generation, rest) = rest.split_first_chunk::<8>()?;
         let (expires, rest) = rest.split_first_chunk::<8>()?;
-        let (session, user_id) = rest.split_first_chunk::<15>()?;
+        let (session, rest) = rest.split_first_chunk::<15>()?;
+        let (user_bytes, rest) = rest.split_first()?;
+        let (user_id, username) = rest.split_at_checked(usize::from(*user_bytes))?;
         let key = keys.iter().find(|key| key.generation == u64::from_be_bytes(*generation))?;
         mac(key, signed)?.verify_slice(signature).ok()?;
         let valid = *version == VERSION && now < u64::from_be_bytes(*expires);
-        let user_id = String::from_utf8(user_id.to_vec()).ok()?;
-        valid.then_some(Self { session: SessionId(*session), user_id })
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        let (user_id, username) = (text(user_id)?, text(username)?);
+        valid.then_some(Self { session: SessionId(*session), user_id, username })
     }
 }
 
@@ -86,7 +97,7 @@ mod tests {
     }
 
     fn ticket() -> Ticket {
-        Ticket { session: SessionId([5; 15]), user_id: "g:someone".into() }
+        Ticket { session: SessionId([5; 15]), user_id: "g:someone".into(), username: "小明".into() }
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl HubMetrics {
         self.publish_seconds.observe(took.as_secs_f64(), trace_id.map(|id| [("trace_id", id)]), None);
     }
 
-    /// A session continues ("complete"), or a new one begins: what was missed is gone ("incomplete"), or
+    /// A session continues ("complete"; "alone" without the session service), or a new one begins: what was missed is gone ("incomplete"), or
     /// the session is ("unknown").
     pub fn recovered(&self, result: &'static str) {
         self.recoveries.get_or_create(&[("result", result)]).inc();

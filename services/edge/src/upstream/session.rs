@@ -57,6 +57,8 @@ pub enum SessionEvent {
     Applied(u64, Result<Applied, (Code, String)>),
     /// A session that was told anew lives elsewhere by now, or belongs to somebody else.
     Moved(String),
+    /// A session that was told anew cannot have its name any more: somebody else has it.
+    NameLost(String),
     /// Commands that came with a heartbeat.
     Commands(Vec<Command>),
     /// Whether the service answers.
@@ -323,8 +325,14 @@ impl Lease {
                             self.tell(SessionEvent::Applied(tag, result)).await;
                         } else if let Err((code, message)) = result {
                             tracing::debug!(%code, message, "an operation was refused");
-                            if let (Some(op::Op::Open(open)), Code::NotFound | Code::Forbidden) = (entry.op.op, code) {
-                                self.tell(SessionEvent::Moved(open.session_id)).await;
+                            match (entry.op.op, code) {
+                                (Some(op::Op::Open(open)), Code::NotFound | Code::Forbidden) => {
+                                    self.tell(SessionEvent::Moved(open.session_id)).await;
+                                }
+                                (Some(op::Op::Open(open)), Code::UsernameTaken) => {
+                                    self.tell(SessionEvent::NameLost(open.session_id)).await;
+                                }
+                                _ => {}
                             }
                         }
                     }

@@ -77,7 +77,8 @@ export class Chat extends EventTarget {
   /** Sets the name; without a connection it is kept and set later. Rejects with [`Refused`]. */
   async setName(wanted) {
     if (this.connection.online) {
-      const { username } = await this.connection.ask({ setUsername: { username: wanted } });
+      const { username, ticket } = await this.connection.ask({ setUsername: { username: wanted } });
+      if (ticket) tab.set("ticket", ticket);
       this.nameKnown = true;
       this.#keepName(username || wanted);
       this.#flush();
@@ -145,7 +146,8 @@ export class Chat extends EventTarget {
     this.nameKnown = Boolean(known) && known === this.name;
     if (!this.name || this.nameKnown) return;
     try {
-      const { username } = await this.connection.ask({ setUsername: { username: this.name } });
+      const { username, ticket } = await this.connection.ask({ setUsername: { username: this.name } });
+      if (ticket) tab.set("ticket", ticket);
       this.nameKnown = true;
       this.#keepName(username || this.name);
     } catch (refused) {

@@ -43,7 +43,7 @@ fn in_lobby_with(settings: Settings, connect: &str) -> Driver {
 fn named() -> Driver {
     let mut driver = in_lobby();
     let asked = driver.text(r#"42["set_username","小明"]"#).asked();
-    driver.reply(asked.id, Reply::Renamed("小明".into()));
+    driver.reply(asked.id, Reply::Renamed { username: "小明".into(), ticket: None });
     driver.out.clear();
     driver
 }
@@ -112,7 +112,7 @@ fn a_name_is_confirmed_by_a_line_and_an_ack() {
     let mut driver = in_lobby();
     let asked = driver.text(r#"421["set_username","小明"]"#).asked();
     assert!(matches!(&asked.op, Op::SetUsername { username } if username == "小明"));
-    driver.reply(asked.id, Reply::Renamed("小明".into()));
+    driver.reply(asked.id, Reply::Renamed { username: "小明".into(), ticket: None });
     assert_eq!(
         driver.texts(),
         [r#"42["message","您的用户名已设置为:小明",null]"#, r#"431[{"ok":true,"username":"小明"}]"#]
@@ -164,7 +164,7 @@ fn a_message_behind_a_name_on_its_way_waits_for_it() {
     let name = driver.text(r#"42["set_username","a"]"#).asked();
     driver.text(r#"42["message","one"]"#).text(r#"42["message","two"]"#);
     assert!(!driver.has_asked());
-    driver.reply(name.id, Reply::Renamed("a".into()));
+    driver.reply(name.id, Reply::Renamed { username: "a".into(), ticket: None });
     let first = driver.asked();
     assert!(matches!(&first.op, Op::Publish { event, .. } if event.username == "a"));
     assert!(!driver.has_asked(), "one of a room at a time");
@@ -178,7 +178,7 @@ fn a_message_behind_a_name_on_its_way_waits_for_it() {
 fn a_burst_waits_its_turn_and_one_more_is_busy() {
     let mut driver = in_lobby_with(Settings { message_burst: 3, ..settings() }, "40");
     let name = driver.text(r#"42["set_username","a"]"#).asked();
-    driver.reply(name.id, Reply::Renamed("a".into()));
+    driver.reply(name.id, Reply::Renamed { username: "a".into(), ticket: None });
     driver.out.clear();
     // The first is on its way, eight wait: the least that may, however small the burst.
     for n in 10..19 {
@@ -381,7 +381,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn good_reply(op: &Op) -> Reply {
     match op {
-        Op::SetUsername { username } => Reply::Renamed(username.as_str().into()),
+        Op::SetUsername { username } => Reply::Renamed { username: username.as_str().into(), ticket: None },
         Op::Join { room, .. } => Reply::Joined(joined(room.as_str(), u32::from(room.as_str().as_bytes()[0]))),
         Op::Leave { .. } => Reply::Left,
         Op::Publish { .. } => published(1),

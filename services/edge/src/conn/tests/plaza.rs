@@ -120,7 +120,7 @@ fn wishes_are_answered_by_their_id() {
         [format!(r#"{{"id":5,"published":{{"room":"a","position":"{position}","id":"{id}","duplicate":false}}}}"#)]
     );
     let asked = driver.text(r#"{"id":6,"setUsername":{"username":"bob"}}"#).asked();
-    driver.reply(asked.id, Reply::Renamed("bob".into()));
+    driver.reply(asked.id, Reply::Renamed { username: "bob".into(), ticket: None });
     assert_eq!(driver.texts(), [r#"{"id":6,"ok":{"username":"bob"}}"#]);
     let asked = driver.text(r#"{"id":7,"who":{"room":"a"}}"#).asked();
     driver.reply(asked.id, Reply::Members { count: 1, members: vec![("bob".into(), "u".into())] });

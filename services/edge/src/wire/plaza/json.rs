@@ -196,7 +196,9 @@ fn write_body(outer: &mut ObjectWriter<'_>, body: &server_frame::Body) {
             .integer("pingIntervalMs", b.ping_interval_ms.into())
             .integer("maxMessageBytes", b.max_message_bytes.into())
             .end(),
-        B::Ok(b) => ObjectWriter::new(outer.key("ok")).string_if("username", &b.username).end(),
+        B::Ok(b) => {
+            ObjectWriter::new(outer.key("ok")).string_if("username", &b.username).string_if("ticket", &b.ticket).end()
+        }
         B::Joined(b) => ObjectWriter::new(outer.key("joined"))
             .string("room", &b.room)
             .string("position", &b.position)

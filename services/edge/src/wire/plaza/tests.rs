@@ -64,7 +64,7 @@ fn full_frames() -> Vec<(&'static str, &'static str, ServerFrame)> {
                 max_message_bytes: 2,
             }),
         ),
-        ("ok", "Ok", B::Ok(client::Ok { username: s("u") })),
+        ("ok", "Ok", B::Ok(client::Ok { username: s("u"), ticket: s("t") })),
         ("joined", "Joined", B::Joined(client::Joined { room: s("r"), position: s("p"), members: 1, recovered: true })),
         (
             "published",
