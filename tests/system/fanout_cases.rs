@@ -23,6 +23,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("a read from another room's sequence misses nothing", |log| Box::pin(foreign(log))),
     ("tails come in the order asked, 0 for a room without events", |log| Box::pin(tails(log))),
     ("history is read backward page by page to its begin", |log| Box::pin(backward(log))),
+    ("history has no hole where more came and went than is kept", |log| Box::pin(backward_again(log))),
     ("a volatile event is not stored", |log| Box::pin(volatile(log))),
     ("an oversize event is rejected", |log| Box::pin(oversize(log))),
     ("a marked retry finds its first attempt, or is stored", |log| Box::pin(retry(log))),
@@ -179,6 +180,25 @@ async fn backward(log: &dyn EventLog) {
     assert_eq!((seqs(&bytes), bytes.complete), (all[5..].to_vec(), false), "two bodies of 10 bytes");
     let none = read(log, "backward-none", Start::Before(u64::MAX)).await;
     assert_eq!((seqs(&none), none.complete), (vec![], true));
+}
+
+async fn backward_again(log: &dyn EventLog) {
+    let newest = |limit| read_some(log, "again", Start::Before(u64::MAX), limit, MAX_READ_BYTES);
+    let mut all = fill(log, "again", 5).await;
+    assert_eq!(seqs(&newest(3).await), all[2..]);
+    // A few more follow what was read before; each has the one before it.
+    all.extend(fill(log, "again", 3).await);
+    let page = newest(100).await;
+    assert_eq!((seqs(&page), page.complete), (all.clone(), true));
+    let links: Vec<u64> = page.events.iter().map(|event| event.previous).collect();
+    assert_eq!(links[1..], all[..7]);
+    assert_eq!(seqs(&newest(1).await), all[7..]);
+    let before = read_some(log, "again", Start::Before(all[4]), 2, MAX_READ_BYTES).await;
+    assert_eq!(seqs(&before), all[2..4]);
+    // So many that some between were removed before anybody read them.
+    let more = fill(log, "again", HISTORY_PER_ROOM + 2).await;
+    let page = newest(100).await;
+    assert_eq!((seqs(&page), page.complete), (more[2..].to_vec(), true));
 }
 
 async fn volatile(log: &dyn EventLog) {

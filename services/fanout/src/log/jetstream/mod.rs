@@ -14,6 +14,7 @@ mod options;
 mod provision;
 mod publish;
 mod read;
+mod recent;
 mod requests;
 mod state;
 mod supervise;
@@ -49,6 +50,8 @@ use tokio::time::timeout;
 pub const MAX_IN_FLIGHT: usize = 1_000;
 /// Time for one acknowledgement, and for handing a message to the connection.
 const ACK_LIMIT: Duration = Duration::from_millis(400);
+/// Rooms that are read whole at a time: the store goes through all that lies between their events.
+const SCANS: usize = 4;
 /// Messages that one subscription may hold: the answers to all reads under way, or one room's events.
 const READ_CAPACITY: usize = 65_536;
 const WATCH_CAPACITY: usize = 4_096;
@@ -88,6 +91,9 @@ struct Shared {
     read: Link,
     watch: Connection,
     state: Mutex<State>,
+    recent: Mutex<recent::Recent>,
+    /// Rooms that are read whole at a time.
+    scans: Semaphore,
     window: Arc<Semaphore>,
     /// Which ids rooms have, for late retries.
     lookback: LookBack,
@@ -131,6 +137,8 @@ impl JetStreamLog {
             metrics,
             readiness,
             state: Mutex::new(State::new()),
+            recent: Mutex::default(),
+            scans: Semaphore::new(SCANS),
             window: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
             lookback: LookBack::new(),
             check: Notify::new(),

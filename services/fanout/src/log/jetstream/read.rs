@@ -1,5 +1,6 @@
 //! Reading: batches of Direct Get from any replica, and the leader where a replica is not enough.
 
+use super::recent::{Newest, Recent};
 use super::wire::{self, Batch, MessageAnswer, StreamInfo, err_code, protocol};
 use super::{Serving, Shared, now, provision};
 use crate::log::budget::Budget;
@@ -7,9 +8,11 @@ use crate::log::{LogError, Read, ReadAnswer, Start, Stored, TailsAnswer};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use plaza_proto::ids::RoomName;
+use plaza_proto::position::Epoch;
 use plaza_proto::subject::{self, STREAM};
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Time for one batch: cold blocks come from disk.
@@ -115,31 +118,90 @@ impl Shared {
         by_the_stream && !(state.younger_than_age(after, now()) && info.state.bytes < nearly(state.limits.bytes))
     }
 
-    /// The newest events before `before`: there is no reading backward, so the room is read forward.
+    /// The newest events before `before`: there is no reading backward, so the room is read forward, from
+    /// where the last such read has ended.
     async fn read_before(&self, read: &Read, before: u64, serving: Serving) -> Result<ReadAnswer, LogError> {
-        let mut newest: VecDeque<Stored> = VecDeque::new();
-        let mut previous = 0;
-        let mut begins = true;
-        self.scan(&read.room, 1, |mut event| {
-            if event.seq >= before {
-                return false;
+        let limit = read.limit as usize;
+        let tail = self.recent().tail(serving.epoch, &read.room);
+        if tail.is_none() && limit == 1 && before == u64::MAX {
+            return self.read_last(read, serving).await;
+        }
+        // What is kept says all, when nothing behind it is asked for.
+        let kept = tail.filter(|tail| before <= tail + 1);
+        let known = kept.and_then(|_| self.recent().before(serving.epoch, &read.room, before, limit));
+        let newest = match known {
+            Some(newest) => newest,
+            None => self.newest(read, before, tail, serving.epoch).await?,
+        };
+        let mut budget = Budget::new(read);
+        let fit = newest.events.iter().rev().take_while(|event| budget.take(event)).count();
+        let complete = newest.begins && fit == newest.events.len();
+        let events: Vec<Stored> = newest.events.into_iter().rev().take(fit).rev().collect();
+        let last = events.last().map_or(0, |event| event.seq).max(serving.known.seq);
+        let last_seq = if events.is_empty() { last.max(self.stream_info().await?.state.last_seq) } else { last };
+        Ok(ReadAnswer { epoch: serving.epoch, events, complete, trimmed: false, last_seq })
+    }
+
+    /// The newest event alone, with which a room begins on each edge: the stream has an index for it.
+    async fn read_last(&self, read: &Read, serving: Serving) -> Result<ReadAnswer, LogError> {
+        let ask = json!({ "multi_last": [subject::room_in(&read.room)], "batch": 1 });
+        let events: Vec<Stored> = self.batch(&ask).await?.events.into_iter().map(|(_, event)| event).collect();
+        let last = events.last().map_or(0, |event| event.seq).max(serving.known.seq);
+        let last_seq = if events.is_empty() { last.max(self.stream_info().await?.state.last_seq) } else { last };
+        // Nobody has looked for earlier ones.
+        let complete = events.is_empty();
+        Ok(ReadAnswer { epoch: serving.epoch, events, complete, trimmed: false, last_seq })
+    }
+
+    /// Reads what follows the newest event that is kept of the room, or the whole room.
+    async fn newest(&self, read: &Read, before: u64, tail: Option<u64>, epoch: Epoch) -> Result<Newest, LogError> {
+        let limit = read.limit as usize;
+        let mut tail = tail;
+        if let Some(kept) = tail {
+            let mut more = Vec::new();
+            // While the newest one that is kept here is kept there, nothing behind it has been removed.
+            self.scan(&read.room, kept, |event| {
+                more.push(event);
+                more.first().is_some_and(|first| first.seq == kept)
+            })
+            .await?;
+            let mut recent = self.recent();
+            if more.first().is_some_and(|first| first.seq == kept) {
+                recent.add(epoch, &read.room, tail, more.split_off(1));
+                if let Some(newest) = recent.before(epoch, &read.room, before, limit) {
+                    return Ok(newest);
+                }
+            } else {
+                recent.forget(&read.room);
+                tail = None;
             }
+        }
+        let _turn = self.scans.acquire().await;
+        let (mut newest, mut all) = (VecDeque::new(), Vec::new());
+        let (mut previous, mut begins) = (0, true);
+        self.scan(&read.room, 1, |mut event| {
             event.previous = std::mem::replace(&mut previous, event.seq);
-            newest.push_back(event);
-            if newest.len() > read.limit as usize {
+            if tail.is_none() {
+                all.push(event.clone());
+            }
+            if event.seq < before {
+                newest.push_back(event);
+            }
+            if newest.len() > limit {
                 newest.pop_front();
                 begins = false;
             }
             true
         })
         .await?;
-        let mut budget = Budget::new(read);
-        let fit = newest.iter().rev().take_while(|event| budget.take(event)).count();
-        let complete = begins && fit == newest.len();
-        let events: Vec<Stored> = newest.into_iter().rev().take(fit).rev().collect();
-        let last = events.last().map_or(0, |event| event.seq).max(serving.known.seq);
-        let last_seq = if events.is_empty() { last.max(self.stream_info().await?.state.last_seq) } else { last };
-        Ok(ReadAnswer { epoch: serving.epoch, events, complete, trimmed: false, last_seq })
+        if tail.is_none() {
+            self.recent().add(epoch, &read.room, None, all);
+        }
+        Ok(Newest { events: newest.into(), begins })
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a room's events from this sequence on, until `each` says enough.
