@@ -474,6 +474,10 @@ impl Client {
                     _ => {
                         self.board.unknown.fetch_add(1, Relaxed);
                         self.history.record(Event::SendInfo { client, mid, code: code.to_owned() });
+                        if code == "username_required" {
+                            // The name was lost with its answer.
+                            return Err("no name".into());
+                        }
                         if code == "expired" {
                             // Nobody will ever know.
                             self.done(index, mid);
