@@ -15,7 +15,6 @@ const CASES: &[(Rule, u32)] = &[
     (Rule::ResumeExactly, 18),
     (Rule::Epoch, 8),
     (Rule::Lanes, 4),
-    (Rule::CloseSlow, 13),
 ];
 /// Seeds that may be needed.
 const SEEDS: u64 = 3;

@@ -92,8 +92,6 @@ named! {
         Epoch = "epoch",
         /// Edge: a sender's publishes to a room go one after the other.
         Lanes = "lanes",
-        /// Edge: a member that is too slow is closed, and nothing is left out.
-        CloseSlow = "close-slow",
     }
 }
 

@@ -7,7 +7,6 @@ use super::slot::{NONE, Phase};
 use super::stats::add;
 use crate::conn::{Cause, Close, Millis, Packet};
 use bytes::Bytes;
-use plaza_kit::chaos::{self, Rule};
 use std::io::{self, Write};
 use std::net::TcpStream;
 
@@ -360,13 +359,7 @@ impl Core {
                 bytes > max_bytes || messages > max_messages || log.head() - membership.cursor > 4 * max_bytes
             })
         });
-        if slow && chaos::breaks(Rule::CloseSlow) {
-            let boards = &self.boards;
-            for membership in self.slab.slots[index as usize].memberships_mut() {
-                let head = boards[membership.board as usize].as_ref().map(|board| board.log.head());
-                membership.cursor = head.unwrap_or(membership.cursor);
-            }
-        } else if slow {
+        if slow {
             self.close_unasked(index, Cause::Slow);
         }
     }
