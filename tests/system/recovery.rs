@@ -128,6 +128,37 @@ async fn r09_a_replay_that_is_cut_again_and_again_is_complete_and_repeats_nothin
     assert!(attempt > 12, "cut {attempt} times");
 }
 
+async fn emit(ws: &mut Socket, id: usize, args: Value) {
+    ws.send(Message::text(format!("42{id}{args}"))).await.expect("sent");
+    while !packet(ws).await.starts_with(&format!("43{id}[{{\"ok\":true")) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r05_an_offset_of_a_room_that_was_left_continues_the_session() {
+    let cluster = Cluster::start_with(2, &["--message-rate", "0"]).await;
+    let edge = |n: usize| cluster.edges[n].addr;
+    let (mut writer, ..) = connect(edge(0), &json!({ "room": "r", "format": "event" })).await;
+    writer.send(Message::text("42[\"set_username\",\"ada\"]")).await.expect("sent");
+    emit(&mut writer, 901, json!(["join", "s"])).await;
+    let (mut ws, sid, pid) = connect(edge(0), &json!({ "room": "r", "format": "event" })).await;
+    let mut client = Client { sid, pid, offset: String::new(), seen: Vec::new() };
+    emit(&mut ws, 1, json!(["join", "s"])).await;
+    emit(&mut writer, 902, json!(["message", { "room": "s", "text": "m1" }])).await;
+    client.take(&mut ws).await;
+    emit(&mut ws, 2, json!(["leave", "s"])).await;
+    drop(ws);
+    say(&mut writer, 2..=4).await;
+    let mut ws = client.again(edge(1)).await;
+    while client.seen.len() < 4 {
+        client.take(&mut ws).await;
+    }
+    // The room is left for good.
+    emit(&mut writer, 903, json!(["message", { "room": "s", "text": "m99" }])).await;
+    say(&mut writer, 5..=5).await;
+    client.take(&mut ws).await;
+    assert_eq!(client.seen, [1, 2, 3, 4, 5]);
+}
+
 /// One request of a polling client, whose answer is read or not.
 async fn poll(edge: SocketAddr, sid: &str, body: Option<&str>, read: bool) -> String {
     let mut stream = TcpStream::connect(edge).await.expect("the edge takes sockets");

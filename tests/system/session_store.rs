@@ -62,6 +62,7 @@ conformance! {
     a_session_is_recovered_with_its_rooms,
     a_session_without_a_user_is_recovered_by_its_key_alone,
     a_recovery_whose_answer_was_lost_can_be_released,
+    the_newest_rooms_that_were_left_come_with_a_recovery,
     data_i13_an_ended_lease_can_do_nothing,
     data_i13_a_close_of_an_old_generation_changes_nothing,
     data_i12_a_user_on_two_edges_joins_and_leaves_once,
@@ -295,6 +296,24 @@ async fn a_session_is_recovered_with_its_rooms(store: &dyn SessionStore) {
     assert_eq!(refused(&one(store, &a, recover("s1")).await), Some(Code::NotFound));
     store.reap().await.expect("an answer");
     assert_eq!(store.totals().await.expect("an answer").sessions, 0);
+}
+
+async fn the_newest_rooms_that_were_left_come_with_a_recovery(store: &dyn SessionStore) {
+    let edge = &register(store, "a").await;
+    apply(store, edge, [open("s1"), join("s1", "lobby", "p1"), join("s1", "x", "p2")]).await;
+    let leave = |n: &str| Op::Leave { session_id: id("s1"), room: room(n) };
+    for n in 0..18 {
+        apply(store, edge, [join("s1", &format!("left-{n}"), "p"), leave(&format!("left-{n}"))]).await;
+    }
+    // One that was never joined is none that was left; one that is joined again is none any more.
+    apply(store, edge, [leave("never"), join("s1", "left-5", "p5")]).await;
+    let Outcome::Recovered(shown, positions) = one(store, edge, recover("s1")).await else { panic!("recovered") };
+    assert_eq!(shown.rooms, ["left-5", "lobby", "x"]);
+    let left: Vec<_> = positions.iter().filter(|(_, at)| at.is_empty()).map(|(name, _)| name.clone()).collect();
+    assert!(
+        left.len() == 15 && !left.contains(&"left-5".to_owned()) && left.contains(&"left-17".to_owned()),
+        "{left:?}"
+    );
 }
 
 async fn a_session_without_a_user_is_recovered_by_its_key_alone(store: &dyn SessionStore) {

@@ -50,7 +50,8 @@ impl Hub {
                     conn.username.as_deref().is_some_and(|name| !known.username.is_empty() && name != known.username);
                 let rooms: Vec<_> = conn.rooms.iter().filter_map(|(id, _)| self.rooms.get(*id)).collect();
                 // Rooms of before that were not joined again.
-                for left in positions.iter().filter(|at| rooms.iter().all(|room| room.name.as_str() != at.room)) {
+                let joined = positions.iter().filter(|at| !at.position.is_empty());
+                for left in joined.filter(|at| rooms.iter().all(|room| room.name.as_str() != at.room)) {
                     let leave = LeaveRoom { session_id: session.to_string(), room: left.room.clone() };
                     self.session.owe(Op { op: Some(op::Op::Leave(leave)) });
                 }

@@ -41,8 +41,8 @@ pub(super) struct Recovery {
     home: Option<RoomName>,
     /// Who the connection would be with a new session.
     fresh: Arc<Identity>,
-    /// The rooms, and where each was joined.
-    rooms: Vec<(RoomId, Position)>,
+    /// The rooms, and where each was joined; `None`: it was left, and the offset may stand there.
+    rooms: Vec<(RoomId, Option<Position>)>,
 }
 
 /// A connection that has asked for an earlier session.
@@ -200,7 +200,7 @@ impl Hub {
         self.recoveries.insert(key, Recovery { id, home, fresh, rooms: Vec::new() });
         if !is_socket_io {
             // Its client joins again, with a position for each room.
-            for RoomPosition { room, .. } in positions {
+            for RoomPosition { room, .. } in positions.iter().filter(|at| !at.position.is_empty()) {
                 let leave = LeaveRoom { session_id: session_id.clone(), room: room.clone() };
                 self.session.owe(Op { op: Some(op::Op::Leave(leave)) });
             }
@@ -237,19 +237,28 @@ impl Hub {
     fn gather(&mut self, key: ConnKey, id: u32, offset: Option<Position>, positions: &[RoomPosition]) {
         let mut rooms = Vec::with_capacity(positions.len());
         for RoomPosition { room, position } in positions {
-            let (Ok(room), Ok(joined)) = (RoomName::parse(room), Position::parse(position)) else {
-                return self.begin_anew(key);
-            };
-            rooms.push((room, joined));
+            match (RoomName::parse(room), Position::parse(position)) {
+                (Ok(room), Ok(joined)) => rooms.push((room, Some(joined))),
+                (Ok(room), Err(_)) if position.is_empty() => rooms.push((room, None)),
+                _ => return self.begin_anew(key),
+            }
         }
+        // An offset that is older than each join need stand nowhere.
+        let stands = |at: &Position| offset.is_some_and(|offset| offset.epoch == at.epoch && offset.seq > at.seq);
+        let wanted = rooms.iter().any(|(_, joined)| joined.as_ref().is_some_and(stands));
+        rooms.retain(|(_, joined)| joined.is_some() || wanted);
         let now = self.now;
         for (name, joined) in rooms {
             let room = self.room(&name);
             let Some(conn) = self.conns.get_mut(key) else { return };
             conn.joining.push(name);
-            let replay = match offset {
-                Some(offset) if offset.epoch == joined.epoch && offset.seq > joined.seq => Replay::behind(offset),
-                _ => Replay::from(joined),
+            let replay = match (offset, joined) {
+                (Some(offset), None) => Replay::behind(offset),
+                (Some(offset), Some(joined)) if offset.epoch == joined.epoch && offset.seq > joined.seq => {
+                    Replay::behind(offset)
+                }
+                (_, Some(joined)) => Replay::from(joined),
+                (None, None) => continue,
             };
             let joining = Joining::new(key, id, conn.identity.variant, Purpose::Recover, true, now);
             if let Some(room) = self.rooms.get_mut(room) {
@@ -272,7 +281,7 @@ impl Hub {
         let now = self.now;
         let (mut anchored, mut found, mut lost, mut events) = (false, None, false, 0);
         let (mut complete, mut reads, mut hints) = (true, Vec::new(), Vec::new());
-        for &(id, _) in &recovery.rooms {
+        for &(id, joined) in &recovery.rooms {
             let Some(room) = self.rooms.get_mut(id) else { return };
             let behind = room.shards[usize::from(key.shard)].behind.is_some();
             let joinable = room.is_joinable();
@@ -289,10 +298,13 @@ impl Hub {
                 Step::Wait => {}
             }
             complete &= step == Step::Ready && !behind;
-            lost |= replay.reset().is_some();
-            anchored |= replay.has_anchor();
             found = found.or(replay.found());
-            events += replay.len();
+            // Of a room that was left nothing is missed.
+            if joined.is_some() {
+                lost |= replay.reset().is_some();
+                anchored |= replay.has_anchor();
+                events += replay.len();
+            }
         }
         // Another room's event may have been lost in the election, and stand before the offset unseen.
         let doubtful = found.is_some_and(|time| self.watch.is_near_election(time));
@@ -318,6 +330,10 @@ impl Hub {
             let Some(place) = room.joining.iter().position(|joining| joining.to == key) else { continue };
             let joining = room.joining.swap_remove(place);
             conn.joining.retain(|name| *name != room.name);
+            let Some(kept) = kept else {
+                self.release_later(id);
+                continue;
+            };
             room.enter(key, variant);
             conn.rooms.push((id, kept));
             if let Some(replay) = joining.replay {

@@ -13,6 +13,8 @@ use plaza_proto::ids::RoomName;
 use plaza_proto::session::{Member, Session};
 use std::time::Duration;
 
+/// Rooms that a session has left and that its record keeps.
+pub const MAX_LEFT: usize = 16;
 /// Most rooms of one session.
 pub const MAX_ROOMS: usize = 100;
 
@@ -191,7 +193,8 @@ pub enum RecoverBy {
 pub enum Outcome {
     /// Done: the session as it is now.
     Session(Session),
-    /// Done: the session as it is now, and its rooms with the position of each join.
+    /// Done: the session as it is now, and its rooms with the position of each join; with empty positions
+    /// the newest [`MAX_LEFT`] rooms that it has left.
     Recovered(Session, Vec<(String, String)>),
     /// Done.
     Done,

@@ -1,6 +1,8 @@
 //! Sessions: open, recover, rename, end.
 
-use super::super::{Filter, ForEdge, MAX_ROOMS, Name, Opening, Outcome, Page, RecoverBy, Refusal, StoreError};
+use super::super::{
+    Filter, ForEdge, MAX_LEFT, MAX_ROOMS, Name, Opening, Outcome, Page, RecoverBy, Refusal, StoreError,
+};
 use super::state::State;
 use plaza_proto::code::Code;
 use plaza_proto::fanout::command::Command as Body;
@@ -18,6 +20,8 @@ pub(super) struct Record {
     pid: Option<String>,
     /// Rooms and the position of each join.
     rooms: BTreeMap<String, String>,
+    /// Rooms that were left, the newest first.
+    left: Vec<String>,
     /// When the recovery window ends; `None` while an edge holds it.
     pub(super) expires_at: Option<u64>,
 }
@@ -64,6 +68,7 @@ impl State {
             unique: None,
             pid: None,
             rooms: BTreeMap::new(),
+            left: Vec::new(),
             expires_at: None,
         });
         if let Some(pid) = pid {
@@ -117,7 +122,8 @@ impl State {
         self.hold(&id, edge);
         self.reclaim(edge, &id, now);
         let record = self.sessions.get(&id).ok_or_else(not_found)?;
-        Ok(Outcome::Recovered(record.shown(), record.rooms.clone().into_iter().collect()))
+        let left = record.left.iter().map(|room| (room.clone(), String::new()));
+        Ok(Outcome::Recovered(record.shown(), record.rooms.clone().into_iter().chain(left).collect()))
     }
 
     /// After a recovery the name is the session's again, unless somebody has claimed it meanwhile.
@@ -146,11 +152,16 @@ impl State {
             return Err(Refusal::new(Code::TooManyRooms, "the session is in 100 rooms; at most 100 are allowed"));
         }
         record.rooms.insert(room.to_owned(), position);
+        record.left.retain(|left| left != room);
         Ok(Outcome::Done)
     }
 
     pub(super) fn leave(&mut self, edge: &str, id: &str, room: &str) -> Result<Outcome, Refusal> {
-        self.held(edge, id)?.rooms.remove(room);
+        let record = self.held(edge, id)?;
+        if record.rooms.remove(room).is_some() {
+            record.left.insert(0, room.to_owned());
+            record.left.truncate(MAX_LEFT);
+        }
         Ok(Outcome::Done)
     }
 

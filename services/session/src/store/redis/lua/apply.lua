@@ -87,7 +87,12 @@ local function recover(pid, sid, user)
   if known[5] and known[5] ~= '' and claim(e, sid, known[5], true) then
     set_name(sid, '', '', '')
   end
-  return { 'recovered', show(sid), call('HGETALL', K.session_rooms(sid)) }
+  local positions = call('HGETALL', K.session_rooms(sid))
+  for _, room in ipairs(call('LRANGE', K.session_left(sid), 0, -1)) do
+    positions[#positions + 1] = room
+    positions[#positions + 1] = ''
+  end
+  return { 'recovered', show(sid), positions }
 end
 
 local function join(sid, room, position)
@@ -99,6 +104,7 @@ local function join(sid, room, position)
     return { 'refused', 'too_many_rooms', 'the session is in 100 rooms; at most 100 are allowed' }
   end
   call('HSET', rooms, room, position)
+  call('LREM', K.session_left(sid), 0, room)
   return { 'done' }
 end
 
@@ -106,7 +112,10 @@ local function leave(sid, room)
   if not held(sid) then
     return gone()
   end
-  call('HDEL', K.session_rooms(sid), room)
+  if call('HDEL', K.session_rooms(sid), room) == 1 then
+    call('LPUSH', K.session_left(sid), room)
+    call('LTRIM', K.session_left(sid), 0, 15)
+  end
   return { 'done' }
 end
 

@@ -132,7 +132,7 @@ local function forget(sid)
     call('ZREM', K.named(fields[3]), sid)
   end
   release(sid, fields[4] or '')
-  call('DEL', K.session(sid), K.session_rooms(sid))
+  call('DEL', K.session(sid), K.session_rooms(sid), K.session_left(sid))
   call('ZREM', K.sessions, sid)
   call('ZREM', K.expiring, sid)
 end

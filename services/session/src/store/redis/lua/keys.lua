@@ -18,6 +18,7 @@ local K = {
   edge_rooms = function(e) return T .. 'er:' .. e end,        -- set: rooms with users present there
   session = function(s) return T .. 's:' .. s end,            -- hash: see `show`
   session_rooms = function(s) return T .. 'sr:' .. s end,     -- hash: room -> position of the join
+  session_left = function(s) return T .. 'sl:' .. s end,      -- list: rooms left, the newest 16 first
   pid = function(p) return T .. 'p:' .. p end,                -- string: session of a recovery key
   unique = function(h) return T .. 'n:' .. h end,             -- string: session that holds a unique name
   named = function(h) return T .. 'c:' .. h end,              -- zset by id: sessions with a canonical name
