@@ -129,7 +129,7 @@ async fn the_page_of_metrics_is_what_the_programs_export() {
         });
     });
     let edge = exported(|metrics| {
-        let shard = Shard::new(0, Default::default(), tokio::sync::mpsc::channel(1).0).unwrap();
+        let shard = Shard::new(0, Default::default(), plaza_edge::bridge::requests::channel(1).0).unwrap();
         metrics.registry(|registry| {
             HubMetrics::register(registry, metrics.made_calls());
             Handshakes::register(registry);

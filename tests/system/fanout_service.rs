@@ -43,6 +43,7 @@ impl Server {
             readiness: Readiness::new(),
             grpc: GrpcOptions { reflection: false, tls: None },
             memory: Some(memory),
+            local: None,
         };
         let config = Config::from_settings(&mut Settings::from_pairs(&[FLAGS], &[]));
         shutdown.spawn("fanout", run(config, parts, shutdown.clone()));

@@ -1,14 +1,16 @@
 //! The hub with real services behind it and no sockets before it: what shards ask, and what they are
 //! told, in which order.
 
+use plaza_edge::bridge::requests::RequestSender;
 use plaza_edge::bridge::{
-    ConnKey, Control, Delivery, HistoryFrom, Identity, Inbound, Joined, Op, Reply, Request, RoomId, SessionId, Variant,
+    ConnKey, Control, Delivery, Full, HistoryFrom, Identity, Inbound, Joined, Op, Outlet, Reply, Request, RoomId,
+    SessionId, Variant,
 };
 use plaza_edge::config::{Config, FLAGS};
-use plaza_edge::control::{self, Ends, Outlet};
-use plaza_edge::engine::Full;
+use plaza_edge::control::{self, Ends};
 use plaza_edge::feed::memory::MemoryFeed;
 use plaza_edge::metrics::HubMetrics;
+use plaza_edge::upstream::publish::stream::Route;
 use plaza_edge::upstream::registration::Registration;
 use plaza_fanout::MemoryLog;
 use plaza_fanout::log::memory::Faults;
@@ -29,7 +31,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -55,6 +57,9 @@ impl Outlet for Inbox {
 
     fn send(&self, message: Inbound) {
         self.0.messages.lock().expect("not poisoned").push_back(message);
+    }
+
+    fn wake(&self) {
         self.0.news.notify_one();
     }
 }
@@ -74,7 +79,7 @@ impl Inbox {
 }
 
 struct House {
-    requests: mpsc::Sender<Request>,
+    requests: RequestSender,
     inbox: Inbox,
     log: Arc<MemoryLog>,
     /// The way to the session service.
@@ -112,6 +117,7 @@ impl House {
             readiness: readiness.clone(),
             grpc: GrpcOptions::default(),
             memory: Some(log.clone()),
+            local: None,
         };
         let end = shutdown.clone();
         let local = tokio::task::spawn_blocking(move || {
@@ -130,8 +136,12 @@ impl House {
 
         let (requests, asked) = control::channel();
         let inbox = Inbox::default();
-        let ends =
-            Ends { requests: asked, outlets: vec![Box::new(inbox.clone())], feed: Box::new(MemoryFeed::new(feed)) };
+        let ends = Ends {
+            requests: asked,
+            outlets: vec![Box::new(inbox.clone())],
+            feed: Box::new(MemoryFeed::new(feed)),
+            publish: Route::Endpoints,
+        };
         let hub_metrics = metrics.registry(|registry| HubMetrics::register(registry, metrics.made_calls()));
         control::start(
             &config,
@@ -184,7 +194,7 @@ struct Conn<'a> {
 impl Conn<'_> {
     async fn send(&self, id: u32, op: Op) {
         let request = Request { from: self.key, id, identity: self.identity.clone(), op, trace: None };
-        self.house.requests.send(request).await.expect("the hub lives");
+        self.house.requests.pass(&mut VecDeque::from([request]));
     }
 
     async fn ask(&self, op: Op) -> Reply {

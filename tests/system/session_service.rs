@@ -87,6 +87,7 @@ async fn fanout(listener: std::net::TcpListener, log: Arc<MemoryLog>, shutdown: 
         readiness: Readiness::new(),
         grpc: GrpcOptions::default(),
         memory: Some(log),
+        local: None,
     };
     plaza_fanout::run(config, parts, shutdown).await.expect("fanout runs");
 }

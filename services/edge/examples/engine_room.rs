@@ -13,7 +13,8 @@ use anyhow::Result;
 use axum::extract::Request as HttpRequest;
 use bytes::Bytes;
 use plaza_edge::accept::{HttpLimits, serve, upgrade};
-use plaza_edge::bridge::{ConnKey, Control, Delivery, Identity, Op, Reply, Request, RoomId, SessionId, Variant};
+use plaza_edge::bridge::requests::{self, RequestReceiver};
+use plaza_edge::bridge::{ConnKey, Control, Delivery, Identity, Op, Outlet, Reply, RoomId, SessionId, Variant};
 use plaza_edge::conn::{Action, Cause, Connection, Incoming, Millis, Packet};
 use plaza_edge::engine::{Settings, Shard, ShardHandle, SocketOptions};
 use plaza_edge::wire::websocket::{Opcode, frame};
@@ -24,7 +25,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// A member: what it sends is published.
@@ -71,12 +71,13 @@ fn main() -> Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     println!("listening on {}", listener.local_addr()?);
-    let (requests, received) = mpsc::channel(16_384);
+    let (requests, received) = requests::channel(16_384);
     let shard = Shard::new(0, Settings::default(), requests)?;
     let handle = shard.handle();
     std::thread::spawn({
         let handle = handle.clone();
-        move || hub(received, &handle)
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        move || runtime.block_on(hub(received, handle))
     });
     std::thread::spawn({
         let handle = handle.clone();
@@ -104,18 +105,22 @@ fn main() -> Result<()> {
 }
 
 /// Numbers each message, encodes it once, and gives it to the shard.
-fn hub(mut requests: mpsc::Receiver<Request>, shard: &ShardHandle) {
-    let mut seq = 0;
-    while let Some(request) = requests.blocking_recv() {
-        let Op::Publish { room, event, .. } = request.op else { continue };
-        let Some(Content::Text(text)) = event.content else { continue };
-        seq += 1;
-        let frames = [None, None, None, Some(frame(Opcode::Text, text.as_bytes())), None];
-        let delivery =
-            Arc::new(Delivery { room, seq, skip: None, frames, received: Instant::now(), age_us: 0, trace: None });
-        while shard.try_deliver(Arc::clone(&delivery)).is_err() {
-            std::thread::sleep(Duration::from_millis(1));
+async fn hub(mut requests: RequestReceiver, shard: ShardHandle) {
+    let (mut seq, mut round, shard) = (0, Vec::new(), &shard as &dyn Outlet);
+    while requests.recv_many(&mut round, 256).await > 0 {
+        for request in round.drain(..) {
+            let Op::Publish { room, event, .. } = request.op else { continue };
+            let Some(Content::Text(text)) = event.content else { continue };
+            seq += 1;
+            let frames = [None, None, None, Some(frame(Opcode::Text, text.as_bytes())), None];
+            let delivery =
+                Arc::new(Delivery { room, seq, skip: None, frames, received: Instant::now(), age_us: 0, trace: None });
+            while shard.try_deliver(Arc::clone(&delivery)).is_err() {
+                shard.wake();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         }
+        shard.wake();
     }
 }
 

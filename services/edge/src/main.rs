@@ -5,6 +5,7 @@ use plaza_edge::check;
 use plaza_edge::config::{Config, FLAGS, PROCESS_FLAGS, Process};
 use plaza_edge::feed::FeedSource;
 use plaza_edge::run::{Parts, run};
+use plaza_edge::upstream::publish::stream::Route;
 use plaza_kit::admin::Readiness;
 use plaza_kit::metrics::Metrics;
 use plaza_kit::settings::Settings;
@@ -37,7 +38,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let admin_listener = Some(net::bind(process.admin_listen, "admin-listen")?);
     let metrics = Arc::new(Metrics::new("edge", VERSION));
     let (readiness, feed) = (Readiness::new(), FeedSource::Nats(process.nats));
-    let parts = Parts { listeners, peer_listener, admin_listener, metrics, readiness, feed };
+    let parts = Parts { listeners, peer_listener, admin_listener, metrics, readiness, feed, publish: Route::Endpoints };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;

@@ -7,8 +7,9 @@
 //! ```
 
 use crate::accept::{self, HttpLimits};
+use crate::bridge::Outlet;
 use crate::config::Config;
-use crate::control::{self, Ends, Outlet};
+use crate::control::{self, Ends};
 use crate::drain;
 use crate::engine::{self, Shard, ShardHandle};
 use crate::feed::memory::MemoryFeed;
@@ -17,6 +18,7 @@ use crate::feed::{EventFeed, FeedSource};
 use crate::metrics::{self, Handshakes, HubMetrics, ShardMetrics};
 use crate::peer::{PeerMetrics, Peers};
 use crate::routes::Public;
+use crate::upstream::publish::stream::Route;
 use crate::upstream::registration::Registration;
 use futures_util::future::join_all;
 use plaza_kit::admin::{self, Readiness};
@@ -46,6 +48,8 @@ pub struct Parts {
     pub readiness: Readiness,
     /// Where events come from.
     pub feed: FeedSource,
+    /// Where events go to.
+    pub publish: Route,
 }
 
 /// Why the edge could not start.
@@ -106,7 +110,7 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
         &config,
         advertise_addr,
         registration.clone(),
-        Ends { requests: inbox, outlets, feed },
+        Ends { requests: inbox, outlets, feed, publish: parts.publish },
         hub_metrics,
         &readiness,
         &upstream,

@@ -12,7 +12,6 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
@@ -46,7 +45,7 @@ struct Bench {
 
 impl Bench {
     fn start() -> Self {
-        let (requests, _received) = mpsc::channel(1_000);
+        let (requests, _received) = plaza_edge::bridge::requests::channel(1_000);
         let shard = Shard::new(0, Settings::default(), requests).expect("a shard");
         let handle = shard.handle();
         let stop = CancellationToken::new();

@@ -25,3 +25,4 @@ pub use config::{Config, FLAGS};
 pub use log::EventLog;
 pub use log::memory::{MemoryLog, MemoryOptions};
 pub use run::{Parts, RunError, run};
+pub use service::Fanout;

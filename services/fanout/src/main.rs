@@ -52,6 +52,7 @@ async fn serve(listen: Listen, config: Config, grpc: GrpcOptions) -> anyhow::Res
         readiness: Readiness::new(),
         grpc,
         memory: None,
+        local: None,
     };
     let result = run(config, parts, shutdown.clone()).await;
     shutdown.begin();

@@ -12,6 +12,7 @@ use plaza_kit::shutdown::Shutdown;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tonic::service::Routes;
 
 /// How often the memory log proves to its edge that it lives; JetStream's has its own beat.
@@ -32,6 +33,8 @@ pub struct Parts {
     pub grpc: GrpcOptions,
     /// A log in memory, whose feed the caller holds. `None`: JetStream at [`Config::nats_url`].
     pub memory: Option<Arc<MemoryLog>>,
+    /// Who publishes in this process without gRPC; it is given the service once the log is there.
+    pub local: Option<oneshot::Sender<Fanout>>,
 }
 
 /// Why the room log ended.
@@ -77,7 +80,12 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
             (Arc::clone(&jetstream) as Arc<dyn EventLog>, Some(jetstream))
         }
     };
-    let routes = Routes::new(Fanout::new(log, metrics, shutdown.clone()).into_server());
+    let fanout = Fanout::new(log, metrics, shutdown.clone());
+    if let Some(local) = parts.local {
+        // Whoever asked for it may be gone.
+        let _gone = local.send(fanout.clone());
+    }
+    let routes = Routes::new(fanout.into_server());
     latch.release();
     let serving = grpc::serve(parts.listener, routes, &[SERVICE_NAME], parts.grpc, served, shutdown.clone());
     match store {

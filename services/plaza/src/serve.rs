@@ -6,6 +6,7 @@ use crate::settings::All;
 use anyhow::Context;
 use plaza_edge::config::NatsOptions;
 use plaza_edge::feed::FeedSource;
+use plaza_edge::upstream::publish::stream::{Local, Route};
 use plaza_fanout::MemoryLog;
 use plaza_kit::admin::{self, Readiness};
 use plaza_kit::discovery::Targets;
@@ -16,6 +17,7 @@ use plaza_kit::trace;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// After the edge has drained, the services end within this time.
 const END: Duration = Duration::from_millis(500);
@@ -55,6 +57,14 @@ pub(crate) async fn serve(mut all: All) -> anyhow::Result<()> {
             (Some(log), FeedSource::Memory(feed))
         }
     };
+    let (local, service) = oneshot::channel::<plaza_fanout::Fanout>();
+    let (offer, publish) = oneshot::channel::<Local>();
+    services.spawn("publishing here", async move {
+        if let Ok(fanout) = service.await {
+            // The edge may be gone.
+            let _gone = offer.send(Box::new(move |batches| fanout.publish_here(batches)));
+        }
+    });
     let fanout = plaza_fanout::run(
         all.fanout,
         plaza_fanout::Parts {
@@ -64,6 +74,7 @@ pub(crate) async fn serve(mut all: All) -> anyhow::Result<()> {
             readiness: readiness.clone(),
             grpc: all.grpc.clone(),
             memory,
+            local: Some(local),
         },
         services.clone(),
     );
@@ -87,6 +98,7 @@ pub(crate) async fn serve(mut all: All) -> anyhow::Result<()> {
             metrics,
             readiness,
             feed,
+            publish: Route::Local(publish),
         },
         signals.clone(),
     );

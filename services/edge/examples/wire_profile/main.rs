@@ -59,7 +59,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(listeners: Vec<TcpListener>) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let (requests, _hub) = tokio::sync::mpsc::channel(1);
+    let (requests, _hub) = plaza_edge::bridge::requests::channel(1);
     let shard = Shard::new(0, engine_settings(), requests)?;
     let router = router(&shard.handle());
     let serving = listeners.into_iter().map(|l| serve(l, router.clone(), HttpLimits::default(), stop.clone()));

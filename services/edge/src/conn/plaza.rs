@@ -236,6 +236,8 @@ impl PlazaConnection {
                     member.enter(entry, out);
                 }
             }
+            // Who gave no id waits for no answer; the event itself comes back like everyone's.
+            Outcome::Published { tag: None, trace: None, .. } => {}
             Outcome::Published { tag, room, position, id, duplicate, trace } => {
                 let (position, id) = (position.to_string(), id.to_string());
                 let trace_id = trace.map(String::from).unwrap_or_default();

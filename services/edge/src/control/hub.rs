@@ -1,13 +1,14 @@
 //! The hub's task: one round after another, each takes what has arrived from shards, feed and
 //! upstream, and hands on what came of it.
 
+use super::Unfinished;
 use super::conns::Conns;
 use super::recovery::Recovery;
 use super::requests::Asked;
 use super::room::Rooms;
 use super::watch::Watch;
-use super::{Ends, Outlet, Unfinished};
-use crate::bridge::{ConnKey, Control, Inbound, RoomId, SessionId};
+use crate::bridge::requests::RequestReceiver;
+use crate::bridge::{ConnKey, Control, Inbound, Outlet, RoomId, SessionId};
 use crate::feed::sequencer::{Action, Millis, Stored};
 use crate::feed::{EventFeed, FeedItem};
 use crate::metrics::HubMetrics;
@@ -42,7 +43,9 @@ pub(super) const TAIL_EVERY: Millis = 60_000;
 
 /// What the hub is made of.
 pub(super) struct HubParts {
-    pub(super) ends: Ends,
+    pub(super) requests: RequestReceiver,
+    pub(super) outlets: Vec<Box<dyn Outlet>>,
+    pub(super) feed: Box<dyn EventFeed>,
     pub(super) outcomes: mpsc::Receiver<Outcome>,
     pub(super) reader: Reader,
     pub(super) session: SessionLink,
@@ -123,7 +126,7 @@ pub(super) struct Hub {
 
 /// Runs the hub until a source of it ends.
 pub(super) async fn run(parts: HubParts) {
-    let HubParts { ends: Ends { mut requests, outlets, feed }, mut outcomes, reader, session, .. } = parts;
+    let HubParts { mut requests, outlets, feed, mut outcomes, reader, session, .. } = parts;
     let unfinished = parts.unfinished;
     let begin = Instant::now();
     let mut hub = Hub {
@@ -194,6 +197,7 @@ pub(super) async fn run(parts: HubParts) {
         hub.link.flush(hub.now);
         unfinished.set(requests.len() + hub.link.unresolved());
         hub.session.pump();
+        hub.outlets.iter().for_each(|outlet| outlet.wake());
     }
 }
 

@@ -18,12 +18,12 @@
 //! | `presence` | who is in which room, told to the session service |
 //! | `watch` | beats, echo, tail checks, commands |
 
-use crate::bridge::{Delivery, Inbound, Request};
+use crate::bridge::Outlet;
+use crate::bridge::requests::{RequestReceiver, RequestSender, channel as queue};
 use crate::config::Config;
-use crate::engine::{Full, ShardHandle};
 use crate::feed::EventFeed;
 use crate::metrics::HubMetrics;
-use crate::upstream::publish::stream;
+use crate::upstream::publish::stream::{self, Route};
 use crate::upstream::read::Reader;
 use crate::upstream::registration::Registration;
 use crate::upstream::session::SessionLink;
@@ -55,19 +55,21 @@ const REQUESTS: usize = 8_192;
 /// The way from the shards to the hub. A shard that finds it full answers with
 /// [`plaza_proto::code::Code::Busy`], but keeps an [`crate::bridge::Op::Close`] and offers it again: nothing
 /// else cleans up after a connection.
-pub fn channel() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
-    mpsc::channel(REQUESTS)
+pub fn channel() -> (RequestSender, RequestReceiver) {
+    queue(REQUESTS)
 }
 
 /// What the hub connects.
 #[expect(missing_debug_implementations, reason = "the feed and the outlets are trait objects")]
 pub struct Ends {
     /// From the shards.
-    pub requests: mpsc::Receiver<Request>,
+    pub requests: RequestReceiver,
     /// To the shards, by number.
     pub outlets: Vec<Box<dyn Outlet>>,
     /// From the store.
     pub feed: Box<dyn EventFeed>,
+    /// To the store.
+    pub publish: Route,
 }
 
 /// How much the hub has not finished: wishes that it has not read, and publishes without a result. Clones
@@ -104,9 +106,25 @@ pub fn start(
     let (outcomes, news) = mpsc::channel(OUTCOMES);
     let context = Context { outcomes, shutdown: upstream.clone(), metrics: metrics.upstream.clone() };
     let (session, fanout) = (config.session.channel(upstream), config.fanout.channel(upstream));
-    upstream.spawn("publish streams", stream::keep(config.fanout.endpoints(upstream), context.clone()));
+    let Ends { requests, outlets, feed, publish } = ends;
+    match publish {
+        Route::Endpoints => {
+            upstream.spawn("publish streams", stream::keep(config.fanout.endpoints(upstream), context.clone()));
+        }
+        Route::Local(service) => {
+            let (publishing, end) = (stream::here(service, context.clone()), upstream.token());
+            upstream.spawn("publishing", async move {
+                tokio::select! {
+                    () = publishing => {}
+                    () = end.cancelled() => {}
+                }
+            });
+        }
+    }
     let hub = hub::run(hub::HubParts {
-        ends,
+        requests,
+        outlets,
+        feed,
         outcomes: news,
         reader: Reader::new(fanout, session.clone(), context.clone()),
         session: SessionLink::start(config.name.clone(), advertise_addr, session, registration.clone(), context),
@@ -125,25 +143,4 @@ pub fn start(
         }
     });
     unfinished
-}
-
-/// A shard's inbox as the hub sees it.
-pub trait Outlet: Send {
-    /// Hands over an event of a room.
-    ///
-    /// # Errors
-    /// [`Full`]: the shard is behind; the hub offers the event again from the room's ring.
-    fn try_deliver(&self, delivery: Arc<Delivery>) -> Result<(), Full>;
-    /// Sends what must arrive: replies and controls.
-    fn send(&self, message: Inbound);
-}
-
-impl Outlet for ShardHandle {
-    fn try_deliver(&self, delivery: Arc<Delivery>) -> Result<(), Full> {
-        Self::try_deliver(self, delivery)
-    }
-
-    fn send(&self, message: Inbound) {
-        Self::send(self, message);
-    }
 }

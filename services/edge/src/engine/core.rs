@@ -10,6 +10,7 @@ use super::sweep::Apart;
 use super::wheel::Wheel;
 use super::write::Step;
 use crate::accept::places::Place;
+use crate::bridge::requests::RequestSender;
 use crate::bridge::{ConnKey, Identity, Op, Reply, Request, RoomId, Variant};
 use crate::conn::{Action, Cause, Close, Connection, Millis, Packet};
 use crate::trace::{self, Unwritten};
@@ -19,8 +20,6 @@ use plaza_proto::code::{Code, Locale};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
 /// The shared read buffer: most messages are parsed where the kernel put them.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -70,11 +69,9 @@ pub(super) struct Core {
     /// Sampled events that are not written to all members yet.
     pub(super) unwritten: Unwritten,
     actions: Vec<Action>,
-    requests: mpsc::Sender<Request>,
-    /// Requests that must not be lost while the hub's queue is full, in order.
-    backlog: VecDeque<Request>,
-    /// Requests that were refused, because the hub's queue is full.
-    refused: VecDeque<(ConnKey, u32)>,
+    hub: RequestSender,
+    /// Requests of this turn, behind those that the hub's queue had no room for and that must not be lost.
+    requests: VecDeque<Request>,
     began: Instant,
     now_us: u64,
 }
@@ -85,7 +82,7 @@ impl Core {
         settings: Settings,
         handle: ShardHandle,
         registry: mio::Registry,
-        requests: mpsc::Sender<Request>,
+        hub: RequestSender,
     ) -> Self {
         Self {
             slab: Slab::new(index, settings.max_connections),
@@ -116,9 +113,8 @@ impl Core {
             upgrades: HashMap::new(),
             unwritten: Unwritten::default(),
             actions: Vec::new(),
-            requests,
-            backlog: VecDeque::new(),
-            refused: VecDeque::new(),
+            hub,
+            requests: VecDeque::new(),
             began: Instant::now(),
             now_us: 0,
         }
@@ -239,23 +235,9 @@ impl Core {
         self.options.get(usize::from(self.slab.get(index).options)).copied().unwrap_or_default()
     }
 
-    /// Passes a wish to the hub. When its queue is full: what wants an answer is refused, what must not
-    /// be lost waits, and the rest is volatile.
+    /// Notes a wish for the hub. It leaves at the end of the turn.
     pub(super) fn request(&mut self, request: Request) {
-        let must_arrive = matches!(request.op, Op::Close { .. } | Op::Leave { .. });
-        let unsent = if self.backlog.is_empty() {
-            match self.requests.try_send(request) {
-                Ok(()) | Err(TrySendError::Closed(_)) => return,
-                Err(TrySendError::Full(request)) => request,
-            }
-        } else {
-            request
-        };
-        if must_arrive {
-            self.backlog.push_back(unsent);
-        } else if unsent.id != 0 {
-            self.refused.push_back((unsent.from, unsent.id));
-        }
+        self.requests.push_back(request);
     }
 
     /// Tells the hub that a connection which is gone is in no room.
@@ -269,21 +251,35 @@ impl Core {
         self.request(Request { from, id: 0, identity: identity.into(), op: Op::Leave { room }, trace: None });
     }
 
-    /// Sends what waited for the hub and answers what was refused; `true`: some still waits.
-    pub(super) fn retry_requests(&mut self) -> bool {
-        while let Some((to, id)) = self.refused.pop_front() {
-            let Some(index) = self.slab.find(to) else { continue };
-            let reply = Reply::Failed { code: Code::Busy, message: Code::Busy.english().to_owned() };
-            self.enter(index, |connection, now, out| connection.on_reply(id, reply, now, out));
-            self.settle(index);
+    /// As [`Self::pass_requests`]; and where the hub shares this core, it has the core for them now. It
+    /// answers them together then, instead of being interrupted by every socket that is readable.
+    pub(super) fn pass_requests_and_yield(&mut self) -> bool {
+        let passes = !self.requests.is_empty();
+        let waits = self.pass_requests();
+        if passes {
+            std::thread::yield_now();
         }
-        while let Some(request) = self.backlog.pop_front() {
-            if let Err(TrySendError::Full(request)) = self.requests.try_send(request) {
-                self.backlog.push_front(request);
-                return true;
+        waits
+    }
+
+    /// Passes the wishes of this turn to the hub. When its queue is full, what wants an answer is refused,
+    /// what must not be lost waits, and the rest is volatile. `true`: some waits.
+    fn pass_requests(&mut self) -> bool {
+        if self.requests.is_empty() {
+            return false;
+        }
+        self.hub.pass(&mut self.requests);
+        let left = std::mem::take(&mut self.requests);
+        for request in left {
+            if matches!(request.op, Op::Close { .. } | Op::Leave { .. }) {
+                self.requests.push_back(request);
+            } else if let Some(index) = self.slab.find(request.from).filter(|_| request.id != 0) {
+                let reply = Reply::Failed { code: Code::Busy, message: Code::Busy.english().to_owned() };
+                self.enter(index, |connection, now, out| connection.on_reply(request.id, reply, now, out));
+                self.settle(index);
             }
         }
-        false
+        !self.requests.is_empty()
     }
 
     /// The number of this set of options.

@@ -1,17 +1,12 @@
 //! A shard's one inbox: a bounded FIFO that other threads push into and the shard empties in batches.
 
-use crate::bridge::{Delivery, Inbound};
+use crate::bridge::{Delivery, Full, Inbound, Outlet};
 use crate::engine::{Adopt, Poll, Stats};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Messages that the inbox holds without allocating.
 pub(super) const INBOX_ROOM: usize = 1_024;
-
-/// The inbox had no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the shard's inbox is full")]
-pub struct Full;
 
 /// The sender's side of a shard's inbox; cheap to clone.
 ///
@@ -62,7 +57,7 @@ impl ShardHandle {
     /// # Errors
     /// [`Full`]: the inbox holds its bound of messages; the room must resync on this shard.
     pub fn try_deliver(&self, delivery: Arc<Delivery>) -> Result<(), Full> {
-        self.push(Inbound::Deliver(delivery), self.shared.capacity)
+        self.push(Inbound::Deliver(delivery), self.shared.capacity).inspect(|()| self.wake())
     }
 
     /// Sends anything that must arrive: replies and controls. Their number is bounded by the requests in
@@ -74,6 +69,7 @@ impl ShardHandle {
         let bound = if matches!(message, Inbound::Deliver(_)) { self.shared.capacity } else { usize::MAX };
         // A shard that is gone has no connection left to tell.
         let _gone = self.push(message, bound);
+        self.wake();
     }
 
     /// Hands over a socket after its upgrade.
@@ -81,7 +77,8 @@ impl ShardHandle {
     /// # Errors
     /// [`Full`]: twice the bound waits; the socket is closed by dropping it.
     pub fn adopt(&self, adopt: Adopt) -> Result<(), Full> {
-        self.push(Inbound::Adopt(Box::new(adopt)), self.shared.capacity.saturating_mul(2))
+        let bound = self.shared.capacity.saturating_mul(2);
+        self.push(Inbound::Adopt(Box::new(adopt)), bound).inspect(|()| self.wake())
     }
 
     /// Hands over a long-polling call.
@@ -89,21 +86,29 @@ impl ShardHandle {
     /// # Errors
     /// [`Full`]: twice the bound waits; answer 503.
     pub fn poll(&self, poll: Poll) -> Result<(), Full> {
-        self.push(Inbound::Poll(Box::new(poll)), self.shared.capacity.saturating_mul(2))
+        let bound = self.shared.capacity.saturating_mul(2);
+        self.push(Inbound::Poll(Box::new(poll)), bound).inspect(|()| self.wake())
     }
 
+    /// Queues a message and wakes nobody.
     fn push(&self, message: Inbound, bound: usize) -> Result<(), Full> {
         let mut queue = self.lock();
         if queue.closed || queue.messages.len() >= bound {
             return Err(Full);
         }
         queue.messages.push_back(message);
-        if std::mem::take(&mut queue.sleeping) {
+        Ok(())
+    }
+
+    /// Wakes the shard if it sleeps and something waits.
+    fn wake(&self) {
+        let mut queue = self.lock();
+        if queue.sleeping && !queue.messages.is_empty() {
+            queue.sleeping = false;
             drop(queue);
             // Fails only when the shard's poll is gone, and then nobody is left to wake.
             let _ = self.shared.waker.wake();
         }
-        Ok(())
     }
 
     /// Moves what waits into `batch`, which is empty.
@@ -135,5 +140,21 @@ impl ShardHandle {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // No code panics while it holds the lock, so a poisoned queue is still whole.
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The hub's way in: it wakes the shard once for all that a round has brought.
+impl Outlet for ShardHandle {
+    fn try_deliver(&self, delivery: Arc<Delivery>) -> Result<(), Full> {
+        self.push(Inbound::Deliver(delivery), self.shared.capacity)
+    }
+
+    fn send(&self, message: Inbound) {
+        // A shard that is gone has no connection left to tell.
+        let _gone = self.push(message, usize::MAX);
+    }
+
+    fn wake(&self) {
+        Self::wake(self);
     }
 }

@@ -31,7 +31,7 @@ use bytes::Bytes;
 use plaza_kit::trace::Span;
 use std::sync::Arc;
 
-pub use inbox::{Full, ShardHandle};
+pub use inbox::ShardHandle;
 pub use options::{Settings, SocketOptions};
 pub use poll::{Poll, PollAnswer, PollCall};
 pub use polling::{Polling, Verdict, read_post};

@@ -37,6 +37,12 @@ pub(super) enum Apart {
 }
 
 impl Core {
+    /// The next room in turn begins a round.
+    pub(super) fn begins_round(&self) -> bool {
+        let board = self.dirty.front().and_then(|&number| self.boards.get(number as usize)?.as_ref());
+        board.is_some_and(|board| board.sweep.queued && board.sweep.next == 0)
+    }
+
     /// Serves one cohort of the next room in turn.
     pub(super) fn sweep(&mut self) -> Swept {
         let mut pausing = false;

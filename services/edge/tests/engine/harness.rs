@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use plaza_edge::accept::{HttpLimits, serve, upgrade};
+use plaza_edge::bridge::requests::{self, RequestReceiver};
 use plaza_edge::bridge::{ConnKey, Control, Delivery, Inbound, Op, Reply, Request, RoomId, Variant};
 use plaza_edge::conn::{Action, Cause, Close, Connection, Incoming, Millis, Packet};
 use plaza_edge::engine::{Settings, Shard, ShardHandle, SocketOptions};
@@ -10,7 +11,6 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// A connection that does what its client tells it: `join N`, `leave N`, `bye CODE`, `many N`, `ask`; all
@@ -86,7 +86,7 @@ impl Connection for Puppet {
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) shard: ShardHandle,
-    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) requests: RequestReceiver,
     stop: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -100,7 +100,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("non-blocking");
         let address = listener.local_addr().expect("an address");
-        let (sender, requests) = mpsc::channel(10_000);
+        let (sender, requests) = requests::channel(10_000);
         let shard = Shard::new(0, settings, sender).expect("a shard");
         let handle = shard.handle();
         let stop = CancellationToken::new();
@@ -121,6 +121,14 @@ impl Server {
             }
         });
         Self { address, shard: handle, requests, stop, thread: Some(thread) }
+    }
+
+    /// What a connection wishes from the hub next.
+    pub(crate) fn next_request(&mut self) -> Request {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let mut one = Vec::new();
+        runtime.block_on(self.requests.recv_many(&mut one, 1));
+        one.pop().expect("a request")
     }
 
     /// An event of a room.

@@ -295,7 +295,7 @@ fn i10_whoever_goes_leaves_nothing_behind() {
     drop(clients);
     until("none is there", || server.connections() == 0);
     for _ in 0..50 {
-        let request = server.requests.blocking_recv().expect("a request");
+        let request = server.next_request();
         assert!(matches!(request.op, Op::Close { rooms, .. } if rooms.len() == 2));
     }
     until("no room is left", || server.shard.stats().rooms.load(std::sync::atomic::Ordering::Relaxed) == 0);

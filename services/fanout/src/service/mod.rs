@@ -9,7 +9,7 @@ use crate::log::{Emit, EventLog, MAX_READ_BYTES, MAX_READ_EVENTS, MAX_TAIL_ROOMS
 use crate::metrics::FanoutMetrics;
 use crate::validate;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, StreamExt};
 use plaza_kit::shutdown::Shutdown;
 use plaza_proto::code::Code;
 use plaza_proto::fanout as api;
@@ -42,6 +42,14 @@ impl Fanout {
         FanoutServiceServer::new(self)
             .max_decoding_message_size(plaza_kit::grpc::MESSAGE_BYTES)
             .max_encoding_message_size(plaza_kit::grpc::MESSAGE_BYTES)
+    }
+
+    /// What `PublishStream` does, for an edge in the same process.
+    pub fn publish_here(
+        &self,
+        batches: BoxStream<'static, api::PublishBatch>,
+    ) -> BoxStream<'static, Result<api::PublishResults, Status>> {
+        publish::stream(self.clone(), batches.map(Ok).boxed())
     }
 
     fn counted<T>(&self, method: &'static str, result: Result<T, Status>) -> Result<Response<T>, Status> {
@@ -123,7 +131,7 @@ impl FanoutService for Fanout {
         &self,
         request: Request<Streaming<api::PublishBatch>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        let stream = publish::stream(self.clone(), request.into_inner());
+        let stream = publish::stream(self.clone(), request.into_inner().boxed());
         self.counted("PublishStream", Ok(stream))
     }
 

@@ -16,12 +16,15 @@ use prost::Message;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 /// The most results of one answer.
 const MAX_RESULTS: usize = 64;
 /// The most items of one batch: four times what the contract promises, and still below a gRPC message.
 const MAX_ITEMS: usize = 256;
+
+/// Batches of an edge.
+pub(super) type Batches = BoxStream<'static, Result<api::PublishBatch, Status>>;
 
 /// Stores or passes on one event.
 pub(super) async fn unary(fanout: &Fanout, request: api::PublishRequest) -> Result<api::PublishResponse, Status> {
@@ -49,10 +52,7 @@ pub(super) async fn unary(fanout: &Fanout, request: api::PublishRequest) -> Resu
 
 /// Results for the batches of a stream. It is polled by the connection itself: no task and no channel
 /// stand between a batch and its results, and an edge that takes no results sends no more batches.
-pub(super) fn stream(
-    fanout: Fanout,
-    batches: Streaming<api::PublishBatch>,
-) -> BoxStream<'static, Result<api::PublishResults, Status>> {
+pub(super) fn stream(fanout: Fanout, batches: Batches) -> BoxStream<'static, Result<api::PublishResults, Status>> {
     let link = Link { fanout, batches: Some(batches), pending: FuturesUnordered::new(), ready: VecDeque::new() };
     unfold(link, |mut link| async { link.next().await.map(|results| (results, link)) }).boxed()
 }
@@ -60,7 +60,7 @@ pub(super) fn stream(
 struct Link {
     fanout: Fanout,
     /// `None` once the edge has sent its last batch, or this server drains.
-    batches: Option<Streaming<api::PublishBatch>>,
+    batches: Option<Batches>,
     pending: FuturesUnordered<Tagged>,
     ready: VecDeque<api::PublishResult>,
 }
@@ -120,9 +120,9 @@ impl Link {
     }
 }
 
-async fn next_batch(batches: &mut Option<Streaming<api::PublishBatch>>) -> Result<Option<api::PublishBatch>, Status> {
+async fn next_batch(batches: &mut Option<Batches>) -> Result<Option<api::PublishBatch>, Status> {
     match batches {
-        Some(batches) => batches.message().await,
+        Some(batches) => batches.next().await.transpose(),
         None => Ok(None),
     }
 }

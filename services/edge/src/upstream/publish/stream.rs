@@ -1,21 +1,55 @@
-//! One `PublishStream` per fanout endpoint, opened again when it breaks.
+//! One `PublishStream` per fanout endpoint, opened again when it breaks; or none, where the service is in
+//! the same process.
 
 use super::LinkEvent;
 use crate::upstream::{Backoff, Context, Outcome};
-use futures_util::StreamExt;
-use plaza_proto::fanout::PublishBatch;
+use futures_util::stream::{BoxStream, Stream, StreamExt};
 use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
+use plaza_proto::fanout::{PublishBatch, PublishResults};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Endpoint, Uri};
 
 /// Batches that may wait for the transport of one stream.
 const BATCHES: usize = 16;
+
+/// A fanout service in this process: batches in, results out, as its `PublishStream` gives them.
+pub type Local = Box<dyn FnOnce(BoxStream<'static, PublishBatch>) -> Results + Send>;
+
+/// What a fanout service answers.
+pub type Results = BoxStream<'static, Result<PublishResults, tonic::Status>>;
+
+/// Where publishes go.
+pub enum Route {
+    /// To the endpoints of `--fanout-addr`.
+    Endpoints,
+    /// To the service of this process, as soon as it is there.
+    Local(oneshot::Receiver<Local>),
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Endpoints => "Endpoints",
+            Self::Local(_) => "Local",
+        })
+    }
+}
+
+/// Publishes in this process, without gRPC between.
+pub async fn here(service: oneshot::Receiver<Local>, context: Context) {
+    let Ok(open) = service.await else { return };
+    let (batches, outbound) = mpsc::channel(BATCHES);
+    let results = open(counted(outbound, &context).boxed());
+    if let Err(status) = pump(0, batches, results, &context).await {
+        tracing::error!(error = %status, "publishing in this process has ended");
+    }
+}
 
 /// Keeps a stream to each endpoint, as the list changes.
 pub async fn keep(mut endpoints: watch::Receiver<Vec<Uri>>, context: Context) {
@@ -86,14 +120,28 @@ async fn session(uri: &Uri, number: u64, context: &Context) -> Result<(), tonic:
     let channel = endpoint.connect().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
     let (batches, outbound) = mpsc::channel(BATCHES);
     let mut client = FanoutServiceClient::new(channel);
-    let events = context.metrics.batch_events.clone();
-    let outbound =
-        ReceiverStream::new(outbound).inspect(move |batch: &PublishBatch| events.observe(batch.items.len() as f64));
-    let mut results = client.publish_stream(outbound).await?.into_inner();
+    let results = client.publish_stream(counted(outbound, context)).await?.into_inner();
     tracing::info!(endpoint = %uri, "publish stream open");
+    let _broken = pump(number, batches, results.boxed(), context).await;
+    Ok(())
+}
+
+/// Batches on their way, and how large they are.
+fn counted(batches: mpsc::Receiver<PublishBatch>, context: &Context) -> impl Stream<Item = PublishBatch> + 'static {
+    let events = context.metrics.batch_events.clone();
+    ReceiverStream::new(batches).inspect(move |batch: &PublishBatch| events.observe(batch.items.len() as f64))
+}
+
+/// Tells the hub of an open stream, and what comes back on it until it ends.
+async fn pump(
+    number: u64,
+    batches: mpsc::Sender<PublishBatch>,
+    mut results: Results,
+    context: &Context,
+) -> Result<(), tonic::Status> {
     let up = LinkEvent::Up { stream: number, batches };
     let _gone = context.outcomes.send(Outcome::Publish(up)).await;
-    while let Ok(Some(answer)) = results.message().await {
+    while let Some(answer) = results.next().await.transpose()? {
         let _gone = context.outcomes.send(Outcome::Publish(LinkEvent::Results(answer.results))).await;
     }
     Ok(())

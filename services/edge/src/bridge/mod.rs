@@ -9,6 +9,8 @@
 //! A shard's inbox is one FIFO. That makes a join exact: every `Deliver` behind a [`Reply::Joined`]
 //! is an event after the joined position, every one before it is not for that member.
 
+pub mod requests;
+
 use crate::trace::TraceWish;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -110,6 +112,24 @@ pub enum Inbound {
     /// A long-polling request, answered through the channel inside.
     Poll(Box<crate::engine::Poll>),
 }
+
+/// A shard's inbox as the hub sees it.
+pub trait Outlet: Send {
+    /// Queues an event of a room.
+    ///
+    /// # Errors
+    /// [`Full`]: the shard is behind; the hub offers the event again from the room's ring.
+    fn try_deliver(&self, delivery: Arc<Delivery>) -> Result<(), Full>;
+    /// Queues what must arrive: replies and controls.
+    fn send(&self, message: Inbound);
+    /// Lets the shard look at what was queued. The hub calls it once after each round.
+    fn wake(&self);
+}
+
+/// A shard's inbox had no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the shard's inbox is full")]
+pub struct Full;
 
 /// What the control runtime tells a shard unasked.
 #[derive(Clone, Debug)]
