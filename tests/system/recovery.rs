@@ -92,18 +92,23 @@ async fn say(ws: &mut Socket, numbers: std::ops::RangeInclusive<usize>) {
     }
 }
 
+/// A writer, and a client that has seen its first message and then lost its connection.
+async fn writer_and_lost_client(edge: SocketAddr) -> (Socket, Client) {
+    let (mut writer, ..) = connect(edge, &json!({ "room": "r", "format": "event" })).await;
+    writer.send(Message::text("42[\"set_username\",\"ada\"]")).await.expect("sent");
+    let (mut ws, sid, pid) = connect(edge, &json!({ "room": "r", "format": "event" })).await;
+    let mut client = Client { sid, pid, offset: String::new(), seen: Vec::new() };
+    say(&mut writer, 1..=1).await;
+    client.take(&mut ws).await;
+    (writer, client)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_a_replay_that_is_cut_again_and_again_is_complete_and_repeats_nothing() {
     const MESSAGES: usize = 200;
     let cluster = Cluster::start_with(2, &["--message-rate", "0"]).await;
     let edge = |n: usize| cluster.edges[n % 2].addr;
-    let (mut writer, ..) = connect(edge(0), &json!({ "room": "r", "format": "event" })).await;
-    writer.send(Message::text("42[\"set_username\",\"ada\"]")).await.expect("sent");
-    let (mut ws, sid, pid) = connect(edge(0), &json!({ "room": "r", "format": "event" })).await;
-    let mut client = Client { sid, pid, offset: String::new(), seen: Vec::new() };
-    say(&mut writer, 1..=1).await;
-    client.take(&mut ws).await;
-    drop(ws);
+    let (mut writer, mut client) = writer_and_lost_client(edge(0)).await;
 
     say(&mut writer, 2..=MESSAGES).await;
     let (mut attempt, mut open) = (0, Vec::new());
@@ -184,13 +189,7 @@ async fn poll(edge: SocketAddr, sid: &str, body: Option<&str>, read: bool) -> St
 async fn r10_a_polled_replay_whose_answer_was_lost_comes_again_once() {
     let cluster = Cluster::start_with(2, &["--message-rate", "0"]).await;
     let edge = |n: usize| cluster.edges[n].addr;
-    let (mut writer, ..) = connect(edge(0), &json!({ "room": "r", "format": "event" })).await;
-    writer.send(Message::text("42[\"set_username\",\"ada\"]")).await.expect("sent");
-    let (mut ws, sid, pid) = connect(edge(0), &json!({ "room": "r", "format": "event" })).await;
-    let mut client = Client { sid, pid, offset: String::new(), seen: Vec::new() };
-    say(&mut writer, 1..=1).await;
-    client.take(&mut ws).await;
-    drop(ws);
+    let (mut writer, mut client) = writer_and_lost_client(edge(0)).await;
     say(&mut writer, 2..=50).await;
 
     let begin = async |n: usize| {

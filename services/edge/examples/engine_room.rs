@@ -106,7 +106,7 @@ fn main() -> Result<()> {
 
 /// Numbers each message, encodes it once, and gives it to the shard.
 async fn hub(mut requests: RequestReceiver, shard: ShardHandle) {
-    let (mut seq, mut round, shard) = (0, Vec::new(), &shard as &dyn Outlet);
+    let (mut seq, mut round) = (0, Vec::new());
     while requests.recv_many(&mut round, 256).await > 0 {
         for request in round.drain(..) {
             let Op::Publish { room, event, .. } = request.op else { continue };

@@ -1,7 +1,7 @@
 //! The end of an edge: it stops taking new sockets, sends the old ones away evenly, and finishes what
 //! was published.
 
-use crate::bridge::{Control, Inbound};
+use crate::bridge::{Control, Inbound, Outlet};
 use crate::control::Unfinished;
 use crate::engine::ShardHandle;
 use crate::peer::RelayedSockets;
@@ -51,6 +51,7 @@ async fn close(shards: &[ShardHandle], window: Duration) {
     let window_ms = u32::try_from(window.as_millis()).unwrap_or(u32::MAX);
     for shard in shards {
         shard.send(Inbound::Control(Control::Drain { window_ms }));
+        shard.wake();
     }
     chaos::step(Step::Draining);
     let end = Instant::now() + window + GRACE;

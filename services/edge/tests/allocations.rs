@@ -1,7 +1,7 @@
 //! What the engine allocates: nothing for a delivery, and little for a room.
 
 use bytes::Bytes;
-use plaza_edge::bridge::{ConnKey, Control, Delivery, Reply, RoomId, Variant};
+use plaza_edge::bridge::{ConnKey, Control, Delivery, Outlet, Reply, RoomId, Variant};
 use plaza_edge::conn::{Action, Cause, Connection, Incoming, Millis};
 use plaza_edge::engine::{Adopt, Settings, Shard, ShardHandle, SocketOptions};
 use plaza_edge::wire::websocket::{Opcode, frame};
@@ -75,8 +75,10 @@ impl Bench {
         let delivery = Arc::new(delivery);
         // The inbox has its bound.
         while self.shard.try_deliver(Arc::clone(&delivery)).is_err() {
+            self.shard.wake();
             std::thread::yield_now();
         }
+        self.shard.wake();
     }
 }
 
@@ -119,6 +121,7 @@ fn a_delivery_allocates_nothing_and_a_drained_room_holds_little() {
         let before = COUNTING.stats();
         for delivery in events.drain(..) {
             bench.shard.try_deliver(delivery).expect("fewer than the inbox takes");
+            bench.shard.wake();
             // Some arrive while the shard sleeps, and some while it sweeps.
             std::thread::yield_now();
         }

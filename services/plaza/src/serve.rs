@@ -58,12 +58,9 @@ pub(crate) async fn serve(mut all: All) -> anyhow::Result<()> {
         }
     };
     let (local, service) = oneshot::channel::<plaza_fanout::Fanout>();
-    let (offer, publish) = oneshot::channel::<Local>();
-    services.spawn("publishing here", async move {
-        if let Ok(fanout) = service.await {
-            // The edge may be gone.
-            let _gone = offer.send(Box::new(move |batches| fanout.publish_here(batches)));
-        }
+    let publish = Box::pin(async {
+        let fanout = service.await.ok()?;
+        Some(Box::new(move |batches| fanout.publish_here(batches)) as Local)
     });
     let fanout = plaza_fanout::run(
         all.fanout,

@@ -200,7 +200,13 @@ pub(super) async fn rolling_restart(run: &mut Run) -> Result<(), Red> {
 /// as a retry on another edge.
 pub(super) async fn late_retries(run: &mut Run, n: usize) -> Result<(), Red> {
     run.strike(format!("answers of edge{n} stay away"));
-    run.world.edges[n].front.freeze_open(false, true);
+    freeze_until_clients_leave(run, n, false, true).await
+}
+
+/// The ways between an edge and its clients stay open and carry nothing, up, down or both, until its
+/// clients have given it up. Then they are new.
+async fn freeze_until_clients_leave(run: &mut Run, n: usize, up: bool, down: bool) -> Result<(), Red> {
+    run.world.edges[n].front.freeze_open(up, down);
     let board = run.swarm.board.clone();
     run.wait("clients leave the edge", || board.has_left(n)).await?;
     run.world.edges[n].front.reset_all();
@@ -213,12 +219,7 @@ pub(super) async fn half_open(run: &mut Run) -> Result<(), Red> {
         let n = run.random.usize(..3);
         run.some_load().await;
         run.strike(format!("edge{n} is half-open to its clients (up {up}, down {down})"));
-        run.world.edges[n].front.freeze_open(up, down);
-        let board = run.swarm.board.clone();
-        run.wait("clients leave the edge", || board.has_left(n)).await?;
-        run.world.edges[n].front.reset_all();
-        run.world.edges[n].front.heal();
-        run.heal().await?;
+        freeze_until_clients_leave(run, n, up, down).await?;
         if run.scale.is_small {
             break;
         }

@@ -112,13 +112,7 @@ pub fn start(
             upstream.spawn("publish streams", stream::keep(config.fanout.endpoints(upstream), context.clone()));
         }
         Route::Local(service) => {
-            let (publishing, end) = (stream::here(service, context.clone()), upstream.token());
-            upstream.spawn("publishing", async move {
-                tokio::select! {
-                    () = publishing => {}
-                    () = end.cancelled() => {}
-                }
-            });
+            upstream.spawn("publishing", stream::here(service, context.clone()));
         }
     }
     let hub = hub::run(hub::HubParts {

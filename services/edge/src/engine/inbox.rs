@@ -52,33 +52,12 @@ impl ShardHandle {
         &self.shared.stats
     }
 
-    /// Hands over an event of a room.
-    ///
-    /// # Errors
-    /// [`Full`]: the inbox holds its bound of messages; the room must resync on this shard.
-    pub fn try_deliver(&self, delivery: Arc<Delivery>) -> Result<(), Full> {
-        self.push(Inbound::Deliver(delivery), self.shared.capacity).inspect(|()| self.wake())
-    }
-
-    /// Sends anything that must arrive: replies and controls. Their number is bounded by the requests in
-    /// flight and by the connections, so they have room above the bound for deliveries.
-    ///
-    /// A `Deliver` in here is subject to its bound all the same, and lost when there is no room: use
-    /// [`Self::try_deliver`].
-    pub fn send(&self, message: Inbound) {
-        let bound = if matches!(message, Inbound::Deliver(_)) { self.shared.capacity } else { usize::MAX };
-        // A shard that is gone has no connection left to tell.
-        let _gone = self.push(message, bound);
-        self.wake();
-    }
-
     /// Hands over a socket after its upgrade.
     ///
     /// # Errors
     /// [`Full`]: twice the bound waits; the socket is closed by dropping it.
     pub fn adopt(&self, adopt: Adopt) -> Result<(), Full> {
-        let bound = self.shared.capacity.saturating_mul(2);
-        self.push(Inbound::Adopt(Box::new(adopt)), bound).inspect(|()| self.wake())
+        self.hand_over(Inbound::Adopt(Box::new(adopt)))
     }
 
     /// Hands over a long-polling call.
@@ -86,8 +65,13 @@ impl ShardHandle {
     /// # Errors
     /// [`Full`]: twice the bound waits; answer 503.
     pub fn poll(&self, poll: Poll) -> Result<(), Full> {
-        let bound = self.shared.capacity.saturating_mul(2);
-        self.push(Inbound::Poll(Box::new(poll)), bound).inspect(|()| self.wake())
+        self.hand_over(Inbound::Poll(Box::new(poll)))
+    }
+
+    fn hand_over(&self, message: Inbound) -> Result<(), Full> {
+        self.push(message, self.shared.capacity.saturating_mul(2))?;
+        self.wake();
+        Ok(())
     }
 
     /// Queues a message and wakes nobody.
@@ -98,17 +82,6 @@ impl ShardHandle {
         }
         queue.messages.push_back(message);
         Ok(())
-    }
-
-    /// Wakes the shard if it sleeps and something waits.
-    fn wake(&self) {
-        let mut queue = self.lock();
-        if queue.sleeping && !queue.messages.is_empty() {
-            queue.sleeping = false;
-            drop(queue);
-            // Fails only when the shard's poll is gone, and then nobody is left to wake.
-            let _ = self.shared.waker.wake();
-        }
     }
 
     /// Moves what waits into `batch`, which is empty.
@@ -149,12 +122,20 @@ impl Outlet for ShardHandle {
         self.push(Inbound::Deliver(delivery), self.shared.capacity)
     }
 
+    /// The number of replies and controls is bounded by the requests in flight and by the connections,
+    /// so they have room above the bound for deliveries.
     fn send(&self, message: Inbound) {
         // A shard that is gone has no connection left to tell.
         let _gone = self.push(message, usize::MAX);
     }
 
     fn wake(&self) {
-        Self::wake(self);
+        let mut queue = self.lock();
+        if queue.sleeping && !queue.messages.is_empty() {
+            queue.sleeping = false;
+            drop(queue);
+            // Fails only when the shard's poll is gone, and then nobody is left to wake.
+            let _ = self.shared.waker.wake();
+        }
     }
 }

@@ -37,10 +37,12 @@ pub(super) enum Apart {
 }
 
 impl Core {
-    /// The next room in turn begins a round.
+    /// The next room in turn begins a round now.
     pub(super) fn begins_round(&self) -> bool {
         let board = self.dirty.front().and_then(|&number| self.boards.get(number as usize)?.as_ref());
-        board.is_some_and(|board| board.sweep.queued && board.sweep.next == 0)
+        board.is_some_and(|board| {
+            board.sweep.queued && board.sweep.next == 0 && board.sweep.not_before_us <= self.now_us()
+        })
     }
 
     /// Serves one cohort of the next room in turn.

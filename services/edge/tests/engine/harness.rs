@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use plaza_edge::accept::{HttpLimits, serve, upgrade};
 use plaza_edge::bridge::requests::{self, RequestReceiver};
-use plaza_edge::bridge::{ConnKey, Control, Delivery, Inbound, Op, Reply, Request, RoomId, Variant};
+use plaza_edge::bridge::{ConnKey, Control, Delivery, Inbound, Op, Outlet, Reply, Request, RoomId, Variant};
 use plaza_edge::conn::{Action, Cause, Close, Connection, Incoming, Millis, Packet};
 use plaza_edge::engine::{Settings, Shard, ShardHandle, SocketOptions};
 use plaza_edge::wire::websocket::{Opcode, frame};
@@ -142,12 +142,15 @@ impl Server {
             Delivery { room: RoomId(room), seq, skip, frames, received: Instant::now(), age_us: 0, trace: None };
         let delivery = Arc::new(delivery);
         while self.shard.try_deliver(Arc::clone(&delivery)).is_err() {
+            self.shard.wake();
             std::thread::yield_now();
         }
+        self.shard.wake();
     }
 
     pub(crate) fn control(&self, control: Control) {
         self.shard.send(Inbound::Control(control));
+        self.shard.wake();
     }
 
     /// A client in these rooms, which has heard that it is in.

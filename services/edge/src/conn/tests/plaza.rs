@@ -107,6 +107,17 @@ fn the_other_kind_of_message_closes() {
 }
 
 #[test]
+fn a_publish_without_id_is_answered_only_when_it_is_refused() {
+    let mut driver = in_room();
+    let asked = driver.text(r#"{"publish":{"room":"a","text":"hi"}}"#).asked();
+    driver.reply(asked.id, published(3));
+    assert!(driver.texts().is_empty());
+    let asked = driver.text(r#"{"publish":{"room":"a","text":"hi"}}"#).asked();
+    driver.reply(asked.id, Reply::Failed { code: Code::Timeout, message: "too late".to_owned() });
+    assert!(matches!(driver.texts().as_slice(), [text] if text.contains("\"code\":\"timeout\"")));
+}
+
+#[test]
 fn wishes_are_answered_by_their_id() {
     let mut driver = in_room();
     let asked = driver.text(r#"{"id":5,"publish":{"room":"a","text":"hi","clientId":"m","retry":true}}"#).asked();

@@ -3,6 +3,7 @@
 
 use super::LinkEvent;
 use crate::upstream::{Backoff, Context, Outcome};
+use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, Stream, StreamExt};
 use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
 use plaza_proto::fanout::{PublishBatch, PublishResults};
@@ -10,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Endpoint, Uri};
@@ -28,8 +29,8 @@ pub type Results = BoxStream<'static, Result<PublishResults, tonic::Status>>;
 pub enum Route {
     /// To the endpoints of `--fanout-addr`.
     Endpoints,
-    /// To the service of this process, as soon as it is there.
-    Local(oneshot::Receiver<Local>),
+    /// To the service of this process, as soon as it is there; `None`: it does not come.
+    Local(BoxFuture<'static, Option<Local>>),
 }
 
 impl std::fmt::Debug for Route {
@@ -42,12 +43,18 @@ impl std::fmt::Debug for Route {
 }
 
 /// Publishes in this process, without gRPC between.
-pub async fn here(service: oneshot::Receiver<Local>, context: Context) {
-    let Ok(open) = service.await else { return };
-    let (batches, outbound) = mpsc::channel(BATCHES);
-    let results = open(counted(outbound, &context).boxed());
-    if let Err(status) = pump(0, batches, results, &context).await {
-        tracing::error!(error = %status, "publishing in this process has ended");
+pub async fn here(service: BoxFuture<'static, Option<Local>>, context: Context) {
+    let publishing = async {
+        let Some(open) = service.await else { return };
+        let (batches, outbound) = mpsc::channel(BATCHES);
+        let results = open(counted(outbound, &context).boxed());
+        if let Err(status) = pump(0, batches, results, &context).await {
+            tracing::error!(error = %status, "publishing in this process has ended");
+        }
+    };
+    tokio::select! {
+        () = publishing => {}
+        () = context.shutdown.cancelled() => {}
     }
 }
 

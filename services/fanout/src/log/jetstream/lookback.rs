@@ -87,6 +87,11 @@ impl Seen {
         }
     }
 
+    /// What it counts for: its ids, and one for itself.
+    fn size(&self) -> usize {
+        self.ids.len() + 1
+    }
+
     fn oldest(&self) -> Option<u64> {
         self.order.front().map(|(_, time)| *time)
     }
@@ -108,17 +113,17 @@ impl LookBack {
     /// Forgets the rooms asked for longest ago, while too much is remembered.
     fn evict(&self) {
         let mut rooms = lock(&self.rooms);
+        let mut total: usize = rooms.values().map(|room| lock(&room.seen).size()).sum();
+        if total <= IDS {
+            return;
+        }
         let mut ages: Vec<_> = rooms
             .iter()
             .map(|(name, room)| {
                 let seen = lock(&room.seen);
-                (seen.used, name.clone(), seen.ids.len() + 1)
+                (seen.used, name.clone(), seen.size())
             })
             .collect();
-        let mut total: usize = ages.iter().map(|(_, _, size)| size).sum();
-        if total <= IDS {
-            return;
-        }
         ages.sort_unstable_by_key(|(used, ..)| *used);
         for (_, name, size) in ages {
             if total <= IDS / 10 * 9 {
