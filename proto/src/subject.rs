@@ -18,6 +18,8 @@ pub const REPUBLISH_DESTINATION: &str = "chat.out.>";
 pub const OUT_PREFIX: &str = "chat.out.";
 /// Token of the beats, which no room name encodes to.
 pub const BEAT: &str = "_beat";
+/// Token of the epochs that the log has had, which no room name encodes to.
+pub const EPOCH: &str = "_epoch";
 /// Control subject of all edges.
 pub const CONTROL_ALL: &str = "chat.ctl.all";
 /// Control subject of one edge incarnation begins with this.

@@ -215,8 +215,12 @@ async fn faults_i02_a_rolled_back_stream_gets_a_new_epoch_before_anything_is_sto
     let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.expect("the server runs"));
     let mut stream = context.get_stream("CHAT").await.expect("it is there");
     let config = stream.info().await.expect("its info").config.clone();
+    let old = config.metadata["plaza.epoch"].clone();
     context.delete_stream("CHAT").await.expect("deleted");
     context.create_stream(config).await.expect("made with the old epoch");
+    // Another service has begun to renew it, and ended.
+    let begun = format!(r#"{{"from":"{old}","to":"01020304-0506-4708-8000-000000000000"}}"#);
+    context.publish("chat.in._epoch", begun.into()).await.expect("sent").await.expect("stored");
     server.restart().await;
     let renewed = async {
         loop {
@@ -229,7 +233,8 @@ async fn faults_i02_a_rolled_back_stream_gets_a_new_epoch_before_anything_is_sto
         }
     };
     tokio::time::timeout(PATIENCE, renewed).await.expect("the roll-back is found");
-    assert_ne!(stored(&*log, event("r", "x")).await.0.epoch, epoch);
+    let renewed = stored(&*log, event("r", "x")).await.0.epoch;
+    assert_eq!(renewed, Epoch([1, 2, 3, 4, 5, 6, 0x47, 8]), "what another one had begun is carried through");
     // Replicas agree in the end, by each other's beats.
     let agreed = async {
         while ready(&*other).await != ready(&*log).await {

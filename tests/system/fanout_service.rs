@@ -97,6 +97,7 @@ async fn batches_are_answered_tag_by_tag() {
     let typing = Event { kind: Kind::Typing.into(), content: None, ..line("") };
     let named = Event { client_id: "1".into(), ..line("once") };
     let batch = api::PublishBatch {
+        known: None,
         items: vec![
             item(1, room("a"), Some(line("hi"))),
             item(2, room("bad room"), Some(line("hi"))),

@@ -115,7 +115,9 @@ async fn next(feed: &mut dyn EventFeed) -> FeedItem {
 async fn next_message(feed: &mut dyn EventFeed) -> FeedMessage {
     loop {
         match next(feed).await {
-            FeedItem::Message(FeedMessage::Beat { .. } | FeedMessage::Resync(_)) | FeedItem::Barrier(_) => {}
+            FeedItem::Message(FeedMessage::Beat { .. } | FeedMessage::Resync(_))
+            | FeedItem::Barrier(_)
+            | FeedItem::Renewed => {}
             FeedItem::Message(message) => return message,
         }
     }
@@ -249,11 +251,11 @@ async fn a_renewed_connection_hears_its_rooms_and_says_so() {
     store.event(&here, 1).await;
     assert!(matches!(next_message(&mut feed).await, FeedMessage::Event { seq: 1, .. }));
     server.restart().await;
-    while !matches!(next(&mut feed).await, FeedItem::Message(FeedMessage::Resync(None))) {}
+    while !matches!(next(&mut feed).await, FeedItem::Renewed) {}
     barrier(&mut feed, 2).await;
     store.event(&here, 2).await;
     assert!(matches!(next_message(&mut feed).await, FeedMessage::Event { seq: 2, previous: 1, .. }));
     feed.renew();
-    while !matches!(next(&mut feed).await, FeedItem::Message(FeedMessage::Resync(None))) {}
+    while !matches!(next(&mut feed).await, FeedItem::Renewed) {}
     shutdown.begin();
 }

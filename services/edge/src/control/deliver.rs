@@ -7,7 +7,7 @@ use crate::feed::sequencer::{Action, Millis, Read, ResetReason, Sequencer, Store
 use crate::trace;
 use crate::upstream::read::ReadKey;
 use crate::wire::Mark;
-use plaza_proto::position::Position;
+use plaza_proto::position::{Epoch, Position};
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -47,7 +47,7 @@ impl Hub {
                     self.feed.barrier(u64::from(id.0) << 32 | (token & 0xffff_ffff));
                 }
                 Action::Read(ticket, read) => self.read_for(id, ticket, read),
-                Action::Deliver(_) | Action::Reset { .. } | Action::Live => held.push(action),
+                Action::Deliver(..) | Action::Reset { .. } | Action::Live => held.push(action),
             }
         }
         if holds {
@@ -65,7 +65,7 @@ impl Hub {
         let mut live = false;
         for action in actions {
             match action {
-                Action::Deliver(stored) => self.deliver(id, &stored),
+                Action::Deliver(epoch, stored) => self.deliver(id, epoch, &stored),
                 Action::Reset { reason, from, to } => self.reset(id, reason, from, to),
                 Action::Live => live = true,
                 Action::Barrier(_) | Action::Read(..) => {}
@@ -93,6 +93,7 @@ impl Hub {
             self.evict();
         }
         self.finish_joins(id);
+        self.hear_prover(id);
     }
 
     fn read_for(&mut self, id: RoomId, ticket: u64, read: Read) {
@@ -106,10 +107,10 @@ impl Hub {
     }
 
     /// One event to every shard that has members: decoded once, encoded once per variant in use.
-    fn deliver(&mut self, id: RoomId, stored: &Stored) {
+    fn deliver(&mut self, id: RoomId, epoch: Epoch, stored: &Stored) {
         let received = Instant::now();
         let Some(room) = self.rooms.get_mut(id) else { return };
-        let Some(event) = encode::decode(stored, room.sequencer.position().epoch) else {
+        let Some(event) = encode::decode(stored, epoch) else {
             self.metrics.unknown_events.inc();
             return;
         };
@@ -195,7 +196,7 @@ impl Hub {
             }
         }
         if matches!(reason, ResetReason::Epoch | ResetReason::RolledBack) {
-            self.doubt_all(id);
+            self.doubt_all(id, to.epoch);
         }
     }
 

@@ -85,6 +85,8 @@ pub(super) struct Hub {
     pub(super) metrics: HubMetrics,
     pub(super) readiness: Readiness,
     pub(super) watch: Watch,
+    /// The room that finds out for all others whether the log is still the same.
+    pub(super) prover: Option<(RoomId, u64)>,
     /// Sampled requests without an answer yet.
     pub(super) traces: trace::Requests,
     /// This incarnation; empty before the first lease.
@@ -142,6 +144,7 @@ pub(super) async fn run(parts: HubParts) {
         metrics: parts.metrics,
         readiness: parts.readiness,
         watch: Watch::new(0),
+        prover: None,
         traces: trace::Requests::default(),
         incarnation: "".into(),
         nonce: rand::random(),
@@ -226,6 +229,7 @@ impl Hub {
                 }
             }
             FeedItem::Message(FeedMessage::Resync(None)) => self.resync(),
+            FeedItem::Renewed => self.doubt(),
             FeedItem::Message(FeedMessage::Resync(Some(room))) => {
                 self.tails_due.extend(self.rooms.named(&room));
             }
@@ -366,6 +370,7 @@ impl Hub {
             let Some(room) = self.rooms.remove(id) else { continue };
             self.ring_bytes -= room.bytes;
             self.feed.unsubscribe(&room.name);
+            self.hear_prover(id);
             for (shard, outlet) in room.shards.iter().zip(&self.outlets) {
                 if shard.known {
                     outlet.send(Inbound::Control(Control::Forget(id)));

@@ -16,22 +16,20 @@ impl Hub {
     /// Looks at what a room's sequencer is about to deliver.
     pub(super) fn note_late(&mut self, id: RoomId, actions: &[Action]) {
         let mut delivered = actions.iter().filter_map(|action| match action {
-            Action::Deliver(stored) => Some(stored),
+            Action::Deliver(epoch, stored) => Some(Position::of(*epoch, stored.seq, stored.id)),
             _ => None,
         });
         let (Some(first), Some(room)) = (delivered.next(), self.rooms.get(id)) else { return };
         if room.marking > 0 && room.held.len() + actions.len() > HELD {
             self.give_up_marks(id);
         }
-        let Some(room) = self.rooms.get(id) else { return };
-        let epoch = room.sequencer.position().epoch;
         let last = delivered.next_back().unwrap_or(first);
-        let (first, last) = (Position::of(epoch, first.seq, first.id), Position::of(epoch, last.seq, last.id));
-        if self.furthest.epoch == epoch && first.seq < self.furthest.seq {
+        if self.furthest.epoch == first.epoch && first.seq < self.furthest.seq {
             self.lose_place(id, first, None);
         }
-        if self.furthest.epoch != epoch || self.furthest.seq < last.seq {
+        if self.furthest.epoch != last.epoch || self.furthest.seq < last.seq {
             self.furthest = last;
+            self.link.know(last);
         }
     }
 
@@ -83,9 +81,8 @@ impl Hub {
     fn show_held(&mut self, id: RoomId) {
         let Some(room) = self.rooms.get_mut(id) else { return };
         let held = std::mem::take(&mut room.held);
-        let epoch = room.sequencer.position().epoch;
         let first = held.iter().find_map(|action| match action {
-            Action::Deliver(stored) => Some(Position::of(epoch, stored.seq, stored.id)),
+            Action::Deliver(epoch, stored) => Some(Position::of(*epoch, stored.seq, stored.id)),
             _ => None,
         });
         // Meanwhile others have seen more of their other rooms.

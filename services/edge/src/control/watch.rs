@@ -3,7 +3,7 @@
 
 use super::hub::{Hub, TAIL_EVERY};
 use crate::bridge::{ConnKey, Control, Delivery, Inbound, RoomId, Variant};
-use crate::feed::sequencer::Millis;
+use crate::feed::sequencer::{Millis, ResetReason};
 use plaza_proto::code::Code;
 use plaza_proto::event::Event;
 use plaza_proto::event::event::Kind;
@@ -98,11 +98,8 @@ impl Hub {
             self.readiness.set_degraded("feed", None);
             tracing::info!("events reach this edge again");
         }
-        if other {
-            let rooms: Vec<RoomId> = self.rooms.iter().map(|room| room.id).collect();
-            for id in rooms {
-                self.with_sequencer(id, |sequencer, now, out| sequencer.verify(now, out));
-            }
+        if other && self.is_another(epoch) {
+            self.doubt();
         } else if gap {
             self.resync();
         }
@@ -120,8 +117,63 @@ impl Hub {
         self.tails_due.extend(rooms);
     }
 
-    /// A room's log is not what it was: the others of the same log look, too.
-    pub(super) fn doubt_all(&mut self, found: RoomId) {
+    /// Whether some room delivers what it hears under another epoch than this one.
+    fn is_another(&self, epoch: Epoch) -> bool {
+        self.rooms.iter().any(|room| room.sequencer.is_joinable() && room.sequencer.position().epoch != epoch)
+    }
+
+    /// The log may be another one. No room delivers anything before one of them has found out.
+    pub(super) fn doubt(&mut self) {
+        self.metrics.resyncs.inc();
+        let rooms: Vec<RoomId> = self.rooms.iter().map(|room| room.id).collect();
+        for id in rooms {
+            self.with_sequencer(id, |sequencer, now, out| sequencer.doubt(now, out));
+        }
+        self.prove();
+    }
+
+    /// Of the rooms in doubt the one with the newest event looks: it vouches for all before it.
+    fn prove(&mut self) {
+        let rooms = self.rooms.iter().filter(|room| room.sequencer.is_doubting());
+        let newest = rooms.max_by_key(|room| {
+            let at = room.sequencer.position();
+            (at.check != 0, at.seq)
+        });
+        self.prover = newest.map(|room| (room.id, room.born));
+        if let Some((id, _)) = self.prover {
+            self.with_sequencer(id, |sequencer, now, out| sequencer.verify(now, out));
+        }
+    }
+
+    /// The room that looks may have found out: then all others know it, too.
+    pub(super) fn hear_prover(&mut self, id: RoomId) {
+        let Some((_, born)) = self.prover.filter(|(prover, _)| *prover == id) else { return };
+        let found = match self.rooms.get(id).filter(|room| room.born == born) {
+            Some(room) => room.sequencer.found(),
+            None => return self.prove(),
+        };
+        let Some(found) = found else { return };
+        self.prover = None;
+        if matches!(found, Err(ResetReason::Unavailable | ResetReason::Trimmed)) {
+            // Of this room alone.
+            return self.prove();
+        }
+        let rooms: Vec<RoomId> = self.rooms.iter().map(|room| room.id).collect();
+        for id in &rooms {
+            self.with_sequencer(*id, |sequencer, now, out| match found {
+                Ok(epoch) => sequencer.trust(epoch, now, out),
+                Err(reason) => sequencer.distrust(reason, now, out),
+            });
+        }
+        // What was distributed between two connections is lost.
+        self.tails_due.extend(rooms);
+    }
+
+    /// A room's log is not what it was: the others look, too.
+    pub(super) fn doubt_all(&mut self, found: RoomId, epoch: Epoch) {
+        if self.is_another(epoch) {
+            return self.doubt();
+        }
         let rooms: Vec<RoomId> = self.rooms.iter().map(|room| room.id).filter(|id| *id != found).collect();
         self.tails_due.extend(rooms);
     }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 pub struct MemoryFeed {
     source: mpsc::Receiver<FeedMessage>,
     rooms: HashSet<RoomName>,
-    /// Barriers and resyncs asked for and not yet answered.
+    /// Barriers and renewals asked for and not yet answered.
     pending: VecDeque<FeedItem>,
     batch: Vec<FeedMessage>,
 }
@@ -53,7 +53,7 @@ impl EventFeed for MemoryFeed {
     }
 
     fn renew(&mut self) {
-        self.pending.push_back(FeedItem::Message(FeedMessage::Resync(None)));
+        self.pending.push_back(FeedItem::Renewed);
     }
 
     fn recv<'a>(&'a mut self, items: &'a mut Vec<FeedItem>, limit: usize) -> BoxFuture<'a, ()> {

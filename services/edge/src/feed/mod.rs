@@ -32,6 +32,9 @@ pub enum FeedItem {
     Message(FeedMessage),
     /// Every subscription made before the barrier of this token is in force.
     Barrier(u64),
+    /// The connection is a new one, perhaps to a server with another past; what follows came on it. What came
+    /// between the two connections is lost.
+    Renewed,
 }
 
 /// Hears what the store distributes. The calls return at once; what they ask for happens in order while
@@ -46,7 +49,7 @@ pub trait EventFeed: Send {
     fn barrier(&mut self, token: u64);
     /// Hears the commands for this incarnation of the edge, and no longer those of the one before.
     fn listen(&mut self, incarnation: &str);
-    /// Gives the connection up for a new one. [`FeedMessage::Resync`] follows.
+    /// Gives the connection up for a new one. [`FeedItem::Renewed`] follows.
     fn renew(&mut self);
     /// Waits for news and appends at most `limit` of it. Appends nothing only when the feed has ended.
     /// Cancel safe: what was not appended comes with the next call.

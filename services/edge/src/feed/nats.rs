@@ -3,7 +3,8 @@
 
 use super::{EventFeed, FeedItem};
 use crate::config::NatsOptions;
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Subscriber};
+use async_nats::connection::State;
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Statistics, Subscriber};
 use futures_util::future::BoxFuture;
 use futures_util::stream::SelectAll;
 use futures_util::{Stream, StreamExt};
@@ -16,7 +17,7 @@ use plaza_proto::{subject, time};
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -107,6 +108,8 @@ impl NatsFeed {
         let (orders, inbox) = mpsc::channel(ORDERS);
         let (out, items) = mpsc::channel(CAPACITY);
         let task = Task {
+            statistics: client.statistics(),
+            connects: 0,
             client,
             signs,
             out,
@@ -179,7 +182,6 @@ impl EventFeed for NatsFeed {
 /// sets these.
 #[derive(Debug, Default)]
 struct Signs {
-    connects: AtomicU64,
     lost: AtomicBool,
     down: AtomicBool,
     wake: Notify,
@@ -188,9 +190,7 @@ struct Signs {
 impl Signs {
     fn note(&self, event: &Event) {
         match event {
-            Event::Connected => {
-                self.connects.fetch_add(1, Ordering::Relaxed);
-            }
+            Event::Connected => {}
             Event::Disconnected => self.down.store(true, Ordering::Relaxed),
             Event::SlowConsumer(_) => self.lost.store(true, Ordering::Relaxed),
             Event::LameDuckMode | Event::Draining | Event::Closed | Event::ServerError(_) | Event::ClientError(_) => {
@@ -239,6 +239,10 @@ impl Stream for Tagged {
 
 struct Task {
     client: Client,
+    /// The library counts connections before anything comes on the new one.
+    statistics: Arc<Statistics>,
+    /// Connections that the hub knows of.
+    connects: u64,
     signs: Arc<Signs>,
     out: mpsc::Sender<FeedItem>,
     /// Dropping the sender ends the room's stream, and with it the subscription.
@@ -262,34 +266,44 @@ impl Task {
             fixed.push(self.hear(name, source).await);
         }
         let signs = self.signs.clone();
-        let mut connects = 0;
         loop {
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => self.carry_out(order).await,
                     None => return,
                 },
-                Some(item) = self.streams.next() => if self.out.send(item).await.is_err() { return },
+                Some(item) = self.streams.next() => {
+                    if self.tell_connected().await.is_err() || self.out.send(item).await.is_err() {
+                        return;
+                    }
+                }
                 () = signs.wake.notified() => {
-                    let now = signs.connects.load(Ordering::Relaxed);
-                    let renewed = connects != 0 && now != connects;
-                    if now != connects {
-                        tracing::info!(again = renewed, "connected to NATS");
-                    } else if signs.down.swap(false, Ordering::Relaxed) {
+                    if self.tell_connected().await.is_err() {
+                        return;
+                    }
+                    if signs.down.swap(false, Ordering::Relaxed) && self.client.connection_state() != State::Connected {
                         tracing::warn!("the connection to NATS is lost; trying again");
                     }
-                    connects = now;
-                    let lost = signs.lost.swap(false, Ordering::Relaxed);
-                    if lost {
+                    if signs.lost.swap(false, Ordering::Relaxed) {
                         tracing::warn!("messages from NATS were dropped here: this edge is too slow for them");
-                    }
-                    let resync = FeedItem::Message(FeedMessage::Resync(None));
-                    if (renewed || lost) && self.out.send(resync).await.is_err() {
-                        return;
+                        if self.out.send(FeedItem::Message(FeedMessage::Resync(None))).await.is_err() {
+                            return;
+                        }
                     }
                 }
             }
         }
+    }
+
+    /// Tells the hub of a new connection before it hears anything that came on it.
+    async fn tell_connected(&mut self) -> Result<(), mpsc::error::SendError<FeedItem>> {
+        let now = self.statistics.connects.load(Ordering::Relaxed);
+        if now == self.connects {
+            return Ok(());
+        }
+        let again = std::mem::replace(&mut self.connects, now) != 0;
+        tracing::info!(again, "connected to NATS");
+        if again { self.out.send(FeedItem::Renewed).await } else { Ok(()) }
     }
 
     async fn carry_out(&mut self, order: Order) {

@@ -38,7 +38,7 @@ impl Heard {
             FeedItem::Message(FeedMessage::Hint { .. }) => 2,
             FeedItem::Message(FeedMessage::Beat { .. }) => 3,
             FeedItem::Message(FeedMessage::Command(_)) => 4,
-            FeedItem::Message(FeedMessage::Resync(_)) => 5,
+            FeedItem::Message(FeedMessage::Resync(_)) | FeedItem::Renewed => 5,
             FeedItem::Barrier(_) => return,
         };
         self.0[kind].inc();

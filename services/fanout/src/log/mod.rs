@@ -32,6 +32,10 @@ pub trait EventLog: Send + Sync + std::fmt::Debug {
     /// Stores one event. The caller has validated it; only its size is checked again.
     fn publish(&self, publish: Publish) -> Answer<Outcome>;
 
+    /// Takes note of an event that a caller knows of: with it a log that was rolled back is recognized.
+    /// One that cannot be needs no such note.
+    fn hear(&self, _known: Position) {}
+
     /// Reads events of one room.
     fn read(&self, read: Read) -> BoxFuture<'_, Result<ReadAnswer, LogError>>;
 

@@ -12,6 +12,7 @@ use plaza_proto::fanout as api;
 use plaza_proto::fanout::publish_item::Target;
 use plaza_proto::fanout::publish_result::Outcome as Wire;
 use plaza_proto::ids::MessageId;
+use plaza_proto::position::{Epoch, Position};
 use prost::Message;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -103,6 +104,9 @@ impl Link {
         if batch.items.len() > MAX_ITEMS {
             let message = format!("a batch has {} items; at most {MAX_ITEMS} are allowed", batch.items.len());
             return Err(Code::BadRequest.status(message));
+        }
+        if let Some(api::Place { epoch, seq, check }) = batch.known {
+            self.fanout.log.hear(Position { epoch: Epoch(epoch.to_be_bytes()), seq, check });
         }
         for item in batch.items {
             let tag = item.tag;

@@ -5,12 +5,18 @@
 //! start --> Joining --barrier--> (Read newest) --> Live <------------------------------+
 //!                                                   | P > L, hint or tail beyond L     |
 //!                                                   +--> Repairing --(L, target] read--+
-//!                                                   | S <= L that is not in the ring   |
+//!                                                   | S <= L not in the ring, or P < L  |
 //!                                                   +--> Verifying --L still stands----+
-//!                                                             `--L is another--> reset, Joining
+//!                                                   |         `--L is another--> reset, Joining
+//!                                                   +--> Doubting --the log is the same+
+//!                                                             `--it is another--> reset, Joining
 //! ```
 //! S is an event's sequence, P the one before it in the room, L the last that members were given. The
-//! rule of continuity is `S > L and P <= L`, never `P == L`: retention removes events between the two.
+//! rule of continuity is `S > L and P == L`. P above L is a gap. P below L says that the event at L is gone:
+//! by its age, or with the log that held it.
+//!
+//! On a new connection, or when somebody names another epoch, the log may be another one. Every room doubts
+//! then: nothing is delivered before one of them has verified its L, and with it the epoch of what follows.
 
 mod kept;
 #[cfg(test)]
@@ -81,8 +87,8 @@ pub enum Read {
 /// What the owner shall do, in order.
 #[derive(Debug)]
 pub enum Action {
-    /// Give the event to every member. It stands at [`Sequencer::position`] afterwards.
-    Deliver(Stored),
+    /// Give the event, of this epoch, to every member.
+    Deliver(Epoch, Stored),
     /// Ask the feed for a barrier; answer by [`Sequencer::on_barrier`] with the token.
     Barrier(u64),
     /// Read; answer by [`Sequencer::on_read`] or [`Sequencer::on_read_failed`] with the ticket.
@@ -116,6 +122,8 @@ enum State {
     Verifying {
         since: Millis,
     },
+    /// Another room finds out whether the log is the same.
+    Doubting,
 }
 
 /// One room's sequencer.
@@ -163,7 +171,7 @@ impl Sequencer {
     /// True when members can join at [`Self::position`]. During a repair they can: they get what the
     /// repair delivers.
     pub fn is_joinable(&self) -> bool {
-        !matches!(self.state, State::Joining { .. } | State::Verifying { .. })
+        matches!(self.state, State::Live | State::Repairing { .. })
     }
 
     /// L as a position.
@@ -199,11 +207,17 @@ impl Sequencer {
     /// An event of the room arrived on the feed.
     pub fn on_event(&mut self, event: Stored, now: Millis, out: &mut Vec<Action>) {
         match self.state {
-            State::Joining { .. } | State::Repairing { .. } | State::Verifying { .. } => self.early.insert(event),
+            State::Joining { .. } | State::Repairing { .. } | State::Verifying { .. } | State::Doubting => {
+                self.early.insert(event);
+            }
             State::Live if event.seq <= self.last => {
                 if self.id_at(event.seq) != Some(event.id) {
                     self.verify(now, out);
                 }
+            }
+            State::Live if event.previous < self.last && self.last_id.is_some() => {
+                self.early.insert(event);
+                self.verify(now, out);
             }
             State::Live if event.previous <= self.last || chaos::breaks(Rule::Repair) => self.deliver(event, out),
             State::Live => {
@@ -217,7 +231,7 @@ impl Sequencer {
     /// Something says that the room has come at least to `seq`.
     pub fn on_hint(&mut self, seq: u64, now: Millis, out: &mut Vec<Action>) {
         match &mut self.state {
-            State::Joining { .. } | State::Verifying { .. } => self.early.note(seq),
+            State::Joining { .. } | State::Verifying { .. } | State::Doubting => self.early.note(seq),
             State::Repairing { target, .. } => *target = (*target).max(seq),
             State::Live if seq > self.last => self.repair(seq, now, out),
             State::Live => {}
@@ -242,8 +256,52 @@ impl Sequencer {
             State::Live => {}
             State::Repairing { target, .. } => self.early.note(target),
             State::Joining { .. } | State::Verifying { .. } => return,
+            State::Doubting => {}
         }
         self.enter(State::Verifying { since: now }, now, out);
+    }
+
+    /// The log may be another one: nothing is delivered before [`Self::trust`] or [`Self::distrust`], or
+    /// before [`Self::verify`] has its answer. What was asked before is not believed any more.
+    pub fn doubt(&mut self, now: Millis, out: &mut Vec<Action>) {
+        match self.state {
+            State::Joining { lost, .. } => return self.enter(State::Joining { barrier: true, lost }, now, out),
+            State::Repairing { target, .. } => self.early.note(target),
+            State::Live | State::Verifying { .. } | State::Doubting => {}
+        }
+        self.state = State::Doubting;
+        self.ticket += 1;
+        (self.asked, self.retry_at) = (None, None);
+    }
+
+    /// The log is the one that it was, under this epoch.
+    pub fn trust(&mut self, epoch: Epoch, now: Millis, out: &mut Vec<Action>) {
+        match self.state {
+            State::Doubting if epoch == self.epoch => self.drain(now, out),
+            State::Doubting => self.lose(ResetReason::Epoch, now, out),
+            State::Joining { .. } | State::Live | State::Repairing { .. } | State::Verifying { .. } => {}
+        }
+    }
+
+    /// The log is another one.
+    pub fn distrust(&mut self, reason: ResetReason, now: Millis, out: &mut Vec<Action>) {
+        if self.state == State::Doubting {
+            self.lose(reason, now, out);
+        }
+    }
+
+    /// Nothing is delivered while another room looks.
+    pub fn is_doubting(&self) -> bool {
+        self.state == State::Doubting
+    }
+
+    /// What a room that verified its log, or joins anew, has found; `None` while it does not know.
+    pub fn found(&self) -> Option<Result<Epoch, ResetReason>> {
+        match self.state {
+            State::Live | State::Repairing { .. } => Some(Ok(self.epoch)),
+            State::Joining { lost: Some((reason, _)), .. } => Some(Err(reason)),
+            State::Joining { .. } | State::Verifying { .. } | State::Doubting => None,
+        }
     }
 
     /// The feed has a barrier.
@@ -264,7 +322,7 @@ impl Sequencer {
             return self.again(now);
         };
         match self.state {
-            State::Joining { barrier: true, .. } | State::Live => {}
+            State::Joining { barrier: true, .. } | State::Live | State::Doubting => {}
             State::Joining { barrier: false, lost } => {
                 self.joined(epoch, events.last(), answer.last_seq, lost, now, out)
             }
@@ -299,7 +357,7 @@ impl Sequencer {
         let lost = self.asked.map(|t| t + LOST);
         let budget = match self.state {
             State::Repairing { since, .. } | State::Verifying { since } => Some(since + REPAIR_BUDGET),
-            State::Joining { .. } | State::Live => None,
+            State::Joining { .. } | State::Live | State::Doubting => None,
         };
         [lost, self.retry_at, budget].into_iter().flatten().min()
     }
@@ -334,7 +392,7 @@ impl Sequencer {
             State::Verifying { .. } => {
                 Action::Read(self.ticket, Read::After { seq: self.last.saturating_sub(1), at_least: 0, limit: 1 })
             }
-            State::Live => {
+            State::Live | State::Doubting => {
                 self.asked = None;
                 return;
             }
@@ -357,7 +415,7 @@ impl Sequencer {
         self.last = event.seq;
         (self.last_id, self.last_time) = (Some(event.id), event.time);
         self.ring.push(event.clone());
-        out.push(Action::Deliver(event));
+        out.push(Action::Deliver(self.epoch, event));
     }
 
     fn repair(&mut self, target: u64, now: Millis, out: &mut Vec<Action>) {

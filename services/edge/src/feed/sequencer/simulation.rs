@@ -197,7 +197,7 @@ impl World {
     fn carry_out(&mut self) {
         for action in std::mem::take(&mut self.actions) {
             match action {
-                Action::Deliver(event) => self.see(&event),
+                Action::Deliver(_, event) => self.see(&event),
                 Action::Barrier(token) => self.barriers.push(token),
                 Action::Read(ticket, read) => {
                     let at = self.now + self.random.below(60);

@@ -33,7 +33,9 @@ fn live() -> Sequencer {
 }
 
 fn delivered(out: &[Action]) -> Vec<u64> {
-    out.iter().filter_map(|action| if let Action::Deliver(event) = action { Some(event.seq) } else { None }).collect()
+    out.iter()
+        .filter_map(|action| if let Action::Deliver(_, event) = action { Some(event.seq) } else { None })
+        .collect()
 }
 
 fn asked(out: &[Action]) -> (u64, Read) {
@@ -46,9 +48,58 @@ fn asked(out: &[Action]) -> (u64, Read) {
 fn an_event_whose_previous_one_was_removed_is_delivered() {
     let (mut room, mut out) = (live(), Vec::new());
     room.on_event(event(25, 3), 0, &mut out);
-    room.on_event(event(26, 0), 0, &mut out);
+    assert_eq!(delivered(&out), [0_u64; 0], "perhaps the whole log was removed");
+    let (ticket, _) = asked(&out);
+    room.on_read(ticket, &answer(&[25], 26), 0, &mut out);
+    assert_eq!(delivered(&out), [25]);
+    room.on_event(event(26, 25), 0, &mut out);
     assert_eq!(delivered(&out), [25, 26]);
     assert_eq!(room.position(), Position::of(EPOCH, 26, id(26)));
+}
+
+#[test]
+fn data_i09_the_first_event_of_another_log_is_not_taken_for_the_next_one() {
+    let (mut room, mut out) = (live(), Vec::new());
+    room.on_event(event(57, 0), 0, &mut out);
+    let (ticket, _) = asked(&out);
+    room.on_read(ticket, &ReadResponse { epoch: vec![2; 8], ..answer(&[57], 57) }, 0, &mut out);
+    assert_eq!(delivered(&out), [0_u64; 0]);
+    assert_eq!(room.found(), Some(Err(ResetReason::Epoch)));
+}
+
+/// What an event on a new connection finds out, and what came of it.
+fn doubted(verdict: impl FnOnce(&mut Sequencer, &mut Vec<Action>)) -> (Vec<u64>, Option<ResetReason>) {
+    let (mut room, mut out) = (live(), Vec::new());
+    room.doubt(0, &mut out);
+    room.on_event(event(25, 10), 0, &mut out);
+    room.on_hint(26, 0, &mut out);
+    assert!(out.is_empty() && !room.is_joinable() && room.wake_at().is_none(), "{out:?}");
+    verdict(&mut room, &mut out);
+    (delivered(&out), room.found().and_then(Result::err))
+}
+
+#[test]
+fn data_i09_in_doubt_nothing_is_delivered() {
+    assert_eq!(doubted(|room, out| room.trust(EPOCH, 0, out)), (vec![25], None));
+    assert_eq!(doubted(|room, out| room.trust(Epoch([2; 8]), 0, out)), (vec![], Some(ResetReason::Epoch)));
+    let rolled_back = ResetReason::RolledBack;
+    assert_eq!(doubted(|room, out| room.distrust(rolled_back, 0, out)), (vec![], Some(rolled_back)));
+}
+
+#[test]
+fn data_i09_an_answer_from_before_the_doubt_is_not_believed() {
+    let (mut room, mut out) = (live(), Vec::new());
+    room.verify(0, &mut out);
+    let (ticket, _) = asked(&out);
+    room.doubt(0, &mut out);
+    room.on_read(ticket, &answer(&[10], 20), 0, &mut out);
+    assert!(room.is_doubting());
+    let mut joining = Sequencer::start(0, &mut out);
+    joining.on_barrier(1, 0, &mut out);
+    let (ticket, _) = asked(&out);
+    joining.doubt(0, &mut out);
+    joining.on_read(ticket, &answer(&[10], 20), 0, &mut out);
+    assert!(!joining.is_joinable());
 }
 
 #[test]

@@ -16,7 +16,8 @@ use crate::feed::sequencer::Millis;
 use plaza_kit::chaos::{self, Rule, Step};
 use plaza_proto::code::Code;
 use plaza_proto::fanout::publish_result::Outcome as Wire;
-use plaza_proto::fanout::{PublishBatch, PublishItem, PublishResult, Stored};
+use plaza_proto::fanout::{Place, PublishBatch, PublishItem, PublishResult, Stored};
+use plaza_proto::position::Position;
 use std::collections::{HashMap, VecDeque};
 use tokio::sync::mpsc;
 
@@ -117,6 +118,8 @@ pub struct Link {
     ready: VecDeque<(PublishItem, Origin, Millis)>,
     waiting: usize,
     next_stream: usize,
+    /// The newest event that this edge knows of.
+    known: Option<Place>,
 }
 
 impl Link {
@@ -150,6 +153,13 @@ impl Link {
         if !self.streams.is_empty() && self.flying < 2 * IN_FLIGHT {
             self.fly(item, Origin::Nobody, now);
         }
+    }
+
+    /// The newest event that this edge knows of. It goes along with each batch: what is stored behind it can
+    /// only stand behind it, or the log is not what it was.
+    pub fn know(&mut self, position: Position) {
+        let Position { epoch, seq, check } = position;
+        self.known = Some(Place { epoch: u64::from_be_bytes(epoch.0), seq, check });
     }
 
     /// Events that are not resolved yet, waiting ones included.
@@ -283,7 +293,7 @@ impl Link {
         }
         let items = std::mem::take(&mut stream.batch);
         stream.bytes = 0;
-        if let Err(refused) = stream.batches.try_send(PublishBatch { items }) {
+        if let Err(refused) = stream.batches.try_send(PublishBatch { items, known: self.known }) {
             let (mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) = refused;
             // A stream that takes no more is slow or gone: another one next, and these a little later.
             self.next_stream = self.next_stream.wrapping_add(1);

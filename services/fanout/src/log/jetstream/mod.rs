@@ -36,7 +36,7 @@ use plaza_kit::admin::Readiness;
 use plaza_kit::shutdown::Shutdown;
 use plaza_proto::code::Code;
 use plaza_proto::ids::RoomName;
-use plaza_proto::position::Epoch;
+use plaza_proto::position::{Epoch, Position};
 use plaza_proto::subject;
 use requests::Requests;
 use state::{Known, Phase, State};
@@ -192,8 +192,16 @@ impl Shared {
         match state.phase {
             Phase::Starting => Err(LogError::Unavailable("not connected yet")),
             Phase::Checking => Err(LogError::Unavailable("the stream's identity is being checked")),
+            Phase::Serving if state.connects != self.connects() => {
+                Err(LogError::Unavailable("the connection is new: the stream's identity is not checked yet"))
+            }
             Phase::Serving => Ok(Serving { epoch: state.epoch, known: state.known }),
         }
+    }
+
+    /// How often the connections have been made on which publishes and reads go.
+    fn connects(&self) -> u64 {
+        self.publish.connection.connects() + self.read.connection.connects()
     }
 
     /// Stops publishes and reads until the stream's identity has been checked.
@@ -250,6 +258,10 @@ impl EventLog for JetStreamLog {
             return Answer::Now(Outcome::Rejected { code: Code::Busy, message });
         };
         Answer::Later(publish::run(Arc::clone(&self.shared), publish, permit).boxed())
+    }
+
+    fn hear(&self, known: Position) {
+        self.shared.state().hear(known);
     }
 
     fn read(&self, read: Read) -> BoxFuture<'_, Result<ReadAnswer, LogError>> {

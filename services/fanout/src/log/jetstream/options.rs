@@ -1,9 +1,9 @@
 //! How to reach NATS, and connections that fail as we want them to.
 
 use crate::Config;
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions, Statistics};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Half-open connections are found after three of these.
@@ -51,11 +51,11 @@ impl Options {
     }
 }
 
-/// A connection and how often it was made: the count tells a reconnect that was too quick to be seen.
+/// A connection that is renewed for ever.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     pub(super) client: Client,
-    connects: Arc<AtomicU64>,
+    statistics: Arc<Statistics>,
 }
 
 impl Connection {
@@ -64,8 +64,6 @@ impl Connection {
     /// # Errors
     /// The URL or the credentials are not understood; never that the server is away.
     pub(super) async fn open(options: &Options, name: &str, capacity: usize) -> Result<Self, std::io::Error> {
-        let connects = Arc::<AtomicU64>::default();
-        let counted = Arc::clone(&connects);
         let mut connect = ConnectOptions::new()
             .name(format!("plaza-fanout {name}"))
             .custom_inbox_prefix(INBOX)
@@ -73,28 +71,24 @@ impl Connection {
             .connection_timeout(CONNECT_TIMEOUT)
             .subscription_capacity(capacity)
             .retry_on_initial_connect()
-            .reconnect_delay_callback(reconnect_delay)
-            // Awaited in line with the connection: it only counts.
-            .event_callback(move |event| {
-                if matches!(event, Event::Connected) {
-                    counted.fetch_add(1, Ordering::Relaxed);
-                }
-                std::future::ready(())
-            });
+            .reconnect_delay_callback(reconnect_delay);
         if let Some(path) = &options.creds {
             connect = connect.credentials_file(path).await?;
         }
         let urls: Vec<&str> = options.url.split(',').map(str::trim).collect();
         let client = connect.connect(urls).await.map_err(std::io::Error::other)?;
-        Ok(Self { client, connects })
+        let statistics = client.statistics();
+        Ok(Self { client, statistics })
     }
 
     pub(super) fn is_connected(&self) -> bool {
         self.client.connection_state() == async_nats::connection::State::Connected
     }
 
+    /// How often it was made. The library counts before anything passes on the new one: whoever sees the
+    /// same number before and after an exchange has spoken with one server on one connection.
     pub(super) fn connects(&self) -> u64 {
-        self.connects.load(Ordering::Relaxed)
+        self.statistics.connects.load(Ordering::Relaxed)
     }
 }
 

@@ -1,13 +1,14 @@
 //! The stream: made when it is missing, adopted when it is there, widened when settings ask for more.
 
 use super::requests::Requests;
-use super::wire::{self, ApiError, StreamInfo, err_code, protocol};
+use super::wire::{self, Ack, ApiError, MessageAnswer, StreamInfo, err_code, protocol};
 use super::{JetStreamError, Options};
 use crate::log::LogError;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use plaza_proto::position::Epoch;
-use plaza_proto::subject::{EPOCH_KEY, IN_ALL, REPUBLISH_DESTINATION, REPUBLISH_SOURCE, STREAM};
+use plaza_proto::subject::{EPOCH, EPOCH_KEY, IN_ALL, IN_PREFIX, REPUBLISH_DESTINATION, REPUBLISH_SOURCE, STREAM};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -70,16 +71,78 @@ pub(super) async fn ensure(requests: &Requests, options: &Options) -> Result<Str
     changed(call(requests, "UPDATE", &config).await?)
 }
 
-/// Writes a new epoch over the one in `found`.
-pub(super) async fn renew_epoch(requests: &Requests, found: &StreamInfo) -> Result<StreamInfo, LogError> {
+/// What a renewal says in the stream itself: the store takes one after the other, so of several services
+/// that renew an epoch at once only one has its way, and when it ends half-way another one goes on.
+#[derive(Debug, Deserialize, Serialize)]
+struct Renewal {
+    from: String,
+    to: String,
+}
+
+/// Gives the stream another epoch in place of the one in `found`, none of those `used` before.
+///
+/// # Errors
+/// [`LogError::Unavailable`]: somebody else renews it in this moment.
+pub(super) async fn renew_epoch(
+    requests: &Requests,
+    found: &StreamInfo,
+    used: &[Epoch],
+) -> Result<StreamInfo, LogError> {
+    let from = found.epoch_text().unwrap_or_default().to_owned();
+    let last = last_renewal(requests).await?;
+    let begun = last.as_ref().filter(|(_, last)| last.from == from);
+    let begun = begun.filter(|(_, last)| parse_epoch(&last.to).is_ok_and(|to| !used.contains(&to)));
+    let to = match begun {
+        Some((_, begun)) => begun.to.clone(),
+        None => {
+            let renewal = Renewal { from, to: uuid() };
+            announce(requests, &renewal, last.as_ref().map_or(0, |(seq, _)| *seq)).await?;
+            renewal.to
+        }
+    };
     let mut config = found.config.clone();
-    set_epoch(&mut config);
+    config["metadata"][EPOCH_KEY] = Value::String(to);
     changed(call(requests, "UPDATE", &config).await?)
+}
+
+/// The last renewal in the stream and where it stands.
+async fn last_renewal(requests: &Requests) -> Result<Option<(u64, Renewal)>, LogError> {
+    let ask = Bytes::from(json!({ "last_by_subj": renewals() }).to_string());
+    let answer = requests.one(format!("$JS.API.STREAM.MSG.GET.{STREAM}"), HeaderMap::new(), ask, LIMIT).await?;
+    let answer: MessageAnswer = wire::json(&answer)?;
+    let Some(message) = answer.message else {
+        return match answer.error {
+            Some(error) if error.err_code == err_code::NO_MESSAGE => Ok(None),
+            error => Err(protocol(error.map_or_else(String::new, |error| error.description))),
+        };
+    };
+    let stored = message.stored()?;
+    let renewal = serde_json::from_slice(&stored.body).map_err(|error| protocol(error.to_string()))?;
+    Ok(Some((stored.seq, renewal)))
+}
+
+/// Stores a renewal, unless another one stands behind `after`.
+async fn announce(requests: &Requests, renewal: &Renewal, after: u64) -> Result<(), LogError> {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Expected-Last-Subject-Sequence", after.to_string().as_str());
+    let body = serde_json::to_vec(renewal).map_err(|error| protocol(error.to_string()))?;
+    let ack: Ack = wire::json(&requests.one(renewals(), headers, body.into(), LIMIT).await?)?;
+    match ack.error {
+        Some(_) => Err(LogError::Unavailable("another service renews the stream's epoch")),
+        None => Ok(()),
+    }
+}
+
+fn renewals() -> String {
+    format!("{IN_PREFIX}{EPOCH}")
 }
 
 /// The epoch of a uuid: its first 8 bytes.
 pub(super) fn epoch(info: &StreamInfo) -> Result<Epoch, LogError> {
-    let text = info.epoch_text().ok_or_else(|| protocol("the stream has no epoch"))?;
+    parse_epoch(info.epoch_text().ok_or_else(|| protocol("the stream has no epoch"))?)
+}
+
+fn parse_epoch(text: &str) -> Result<Epoch, LogError> {
     let digits: Vec<u8> = text.bytes().filter(|&b| b != b'-').collect();
     let mut bytes = [0; 8];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {

@@ -113,10 +113,11 @@ impl Shared {
         }
         chaos::step(Step::Stored);
         let mut state = self.state();
-        if state.phase != Phase::Serving || state.epoch != serving.epoch {
+        let same_log = state.phase == Phase::Serving && state.epoch == serving.epoch;
+        if !same_log || state.connects != self.connects() {
             return Attempt::Again(Code::Timeout);
         }
-        let noted = state.acknowledged(ack.seq, id, ack.duplicate, serving.known, now());
+        let noted = state.acknowledged(ack.seq, id.check(), ack.duplicate, serving.known, now());
         drop(state);
         if noted.is_err() {
             tracing::error!(seq = ack.seq, known = serving.known.seq, "the stream gives sequences anew");

@@ -1,8 +1,7 @@
 //! What this process knows of the stream: whether it serves, under which epoch, and how far it has
 //! come. Pure; the supervisor moves it, publishes and reads look at it.
 
-use plaza_proto::ids::MessageId;
-use plaza_proto::position::Epoch;
+use plaza_proto::position::{Epoch, Position};
 
 /// Whether publishes and reads may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +18,8 @@ pub(super) enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Known {
     pub(super) seq: u64,
-    pub(super) id: MessageId,
+    /// Of its message id, as positions have it.
+    pub(super) check: u32,
 }
 
 /// What the supervisor has found out about the stream.
@@ -40,6 +40,9 @@ pub(super) struct State {
     pub(super) limits: Limits,
     /// The highest known; zeros: none.
     pub(super) known: Known,
+    /// How often the connections had been made when the stream was checked: on newer ones another server
+    /// may answer, with another past.
+    pub(super) connects: u64,
     /// A tail of the stream and the local time when it was one: what comes after is younger.
     marks: [Mark; 2],
 }
@@ -60,18 +63,20 @@ impl State {
             phase: Phase::Starting,
             epoch: Epoch::default(),
             limits: Limits { per_room: 0, age_ms: None, bytes: 0 },
-            known: Known { seq: 0, id: MessageId([0; 16]) },
+            known: Known { seq: 0, check: 0 },
+            connects: 0,
             marks: [Mark::default(); 2],
         }
     }
 
-    /// The stream has been checked; `tail` is its last sequence at `now`.
-    pub(super) fn serve(&mut self, epoch: Epoch, limits: Limits, tail: u64, now: u64) {
+    /// The stream has been checked on connections made so often; `tail` is its last sequence at `now`.
+    pub(super) fn serve(&mut self, epoch: Epoch, limits: Limits, connects: u64, tail: u64, now: u64) {
         if epoch != self.epoch {
             *self = Self::new();
         }
         self.epoch = epoch;
         self.limits = limits;
+        self.connects = connects;
         self.phase = Phase::Serving;
         self.mark(tail, now);
     }
@@ -90,6 +95,13 @@ impl State {
         }
     }
 
+    /// Takes note of an event that somebody else knows of: what is stored from now on stands behind it.
+    pub(super) fn hear(&mut self, known: Position) {
+        if self.phase != Phase::Starting && known.epoch == self.epoch && known.seq > self.known.seq {
+            self.known = Known { seq: known.seq, check: known.check };
+        }
+    }
+
     /// Takes note of an acknowledgement. `sent_at` is [`Self::known`] when the message was sent: a new
     /// message can only stand after it.
     ///
@@ -98,7 +110,7 @@ impl State {
     pub(super) fn acknowledged(
         &mut self,
         seq: u64,
-        id: MessageId,
+        check: u32,
         duplicate: bool,
         sent_at: Known,
         now: u64,
@@ -107,17 +119,17 @@ impl State {
             return Err(RolledBack);
         }
         if seq > self.known.seq {
-            self.known = Known { seq, id };
+            self.known = Known { seq, check };
             self.mark(seq, now);
         }
         Ok(())
     }
 
-    /// Compares what is known with what the stream says now: its last sequence, and the id of the
+    /// Compares what is known with what the stream says now: its last sequence, and the check of the
     /// message at the known sequence, `None` when that is gone.
-    pub(super) fn check(&self, last_seq: u64, at_known: Option<MessageId>) -> Result<(), RolledBack> {
+    pub(super) fn check(&self, last_seq: u64, at_known: Option<u32>) -> Result<(), RolledBack> {
         let lost = last_seq < self.known.seq;
-        let other = self.known.seq > 0 && at_known.is_some_and(|id| id != self.known.id);
+        let other = self.known.seq > 0 && at_known.is_some_and(|check| check != self.known.check);
         if lost || other { Err(RolledBack) } else { Ok(()) }
     }
 
@@ -135,13 +147,9 @@ mod tests {
 
     const LIMITS: Limits = Limits { per_room: 10, age_ms: Some(1_000), bytes: 1_000 };
 
-    fn id(n: u8) -> MessageId {
-        MessageId([n; 16])
-    }
-
     fn serving() -> State {
         let mut state = State::new();
-        state.serve(Epoch([1; 8]), LIMITS, 5, 10_000);
+        state.serve(Epoch([1; 8]), LIMITS, 3, 5, 10_000);
         state
     }
 
@@ -149,29 +157,42 @@ mod tests {
     fn a_new_message_below_a_known_one_is_a_roll_back() {
         let mut state = serving();
         let before = state.known;
-        assert_eq!(state.acknowledged(7, id(7), false, before, 10_000), Ok(()));
-        assert_eq!(state.acknowledged(6, id(6), false, before, 10_000), Ok(()), "sent before 7 was known");
+        assert_eq!(state.acknowledged(7, 7, false, before, 10_000), Ok(()));
+        assert_eq!(state.acknowledged(6, 6, false, before, 10_000), Ok(()), "sent before 7 was known");
         let after = state.known;
-        assert_eq!(state.acknowledged(7, id(8), false, after, 10_000), Err(RolledBack));
-        assert_eq!(state.acknowledged(7, id(7), true, after, 10_000), Ok(()), "a duplicate may be old");
+        assert_eq!(state.acknowledged(7, 8, false, after, 10_000), Err(RolledBack));
+        assert_eq!(state.acknowledged(7, 7, true, after, 10_000), Ok(()), "a duplicate may be old");
     }
 
     #[test]
     fn a_shorter_stream_or_another_message_is_a_roll_back() {
         let mut state = serving();
         assert_eq!(state.check(0, None), Ok(()), "nothing is known yet");
-        assert_eq!(state.acknowledged(7, id(7), false, state.known, 10_000), Ok(()));
-        assert_eq!(state.check(7, Some(id(7))), Ok(()));
+        assert_eq!(state.acknowledged(7, 7, false, state.known, 10_000), Ok(()));
+        assert_eq!(state.check(7, Some(7)), Ok(()));
         assert_eq!(state.check(9, None), Ok(()), "it may have been trimmed");
         assert_eq!(state.check(6, None), Err(RolledBack));
-        assert_eq!(state.check(9, Some(id(9))), Err(RolledBack));
+        assert_eq!(state.check(9, Some(9)), Err(RolledBack));
+    }
+
+    #[test]
+    fn what_others_know_shows_a_roll_back_too() {
+        let mut state = serving();
+        state.hear(Position { epoch: Epoch([2; 8]), seq: 90, check: 9 });
+        assert_eq!(state.known.seq, 0, "of another log");
+        state.hear(Position { epoch: Epoch([1; 8]), seq: 9, check: 9 });
+        state.hear(Position { epoch: Epoch([1; 8]), seq: 8, check: 8 });
+        assert_eq!(state.known, Known { seq: 9, check: 9 });
+        assert_eq!(state.acknowledged(7, 7, false, state.known, 10_000), Err(RolledBack));
+        assert_eq!((state.check(8, None), state.check(12, Some(1))), (Err(RolledBack), Err(RolledBack)));
+        assert_eq!(state.check(12, Some(9)), Ok(()));
     }
 
     #[test]
     fn another_epoch_forgets_what_was_known() {
         let mut state = serving();
-        assert_eq!(state.acknowledged(7, id(7), false, state.known, 10_000), Ok(()));
-        state.serve(Epoch([2; 8]), LIMITS, 0, 10_000);
+        assert_eq!(state.acknowledged(7, 7, false, state.known, 10_000), Ok(()));
+        state.serve(Epoch([2; 8]), LIMITS, 4, 0, 10_000);
         assert_eq!(state.known.seq, 0);
     }
 
@@ -181,7 +202,7 @@ mod tests {
         assert!(state.younger_than_age(5, 10_999));
         assert!(!state.younger_than_age(4, 10_999), "4 may be older than this process");
         assert!(!state.younger_than_age(5, 11_000));
-        assert_eq!(state.acknowledged(8, id(8), false, state.known, 10_600), Ok(()));
+        assert_eq!(state.acknowledged(8, 8, false, state.known, 10_600), Ok(()));
         assert!(state.younger_than_age(8, 11_000));
     }
 }

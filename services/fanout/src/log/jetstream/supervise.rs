@@ -22,6 +22,7 @@ use plaza_proto::position::Epoch;
 use plaza_proto::{subject, time};
 use prost::Message;
 use serde_json::json;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -39,6 +40,8 @@ const SECOND_RESYNC: Duration = Duration::from_secs(2);
 /// When neither a beat was stored nor a check passed for so long, the connections may be open and dead:
 /// they are made anew. Pings would find that after 15 s.
 const SILENCE: Duration = Duration::from_secs(6);
+/// Epochs left behind that are remembered.
+const EPOCHS: usize = 64;
 
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
@@ -54,6 +57,8 @@ pub(super) struct Supervisor {
     /// When the last check began.
     checked: Option<Instant>,
     second_resync: Option<Instant>,
+    /// Epochs that the stream has had and left, the newest last.
+    left: VecDeque<Epoch>,
     /// Who led the stream at the last check: an election may happen while nobody here hears of it.
     leader: String,
     /// When the server last answered, or the connections were last made anew.
@@ -81,6 +86,7 @@ impl Supervisor {
             check_at: Some(Instant::now()),
             checked: None,
             second_resync: None,
+            left: VecDeque::new(),
             leader: String::new(),
             answered: Instant::now(),
             fault: None,
@@ -117,7 +123,8 @@ impl Supervisor {
         }
     }
 
-    /// Notices connections that were lost or renewed; one log line for each change.
+    /// Notices connections that were lost or renewed; one log line for each change. Until then nothing is
+    /// acknowledged or read on a new one: see [`Shared::serving`].
     fn look(&mut self) {
         let shared = &self.shared;
         let all = [&shared.publish.connection, &shared.read.connection, &shared.watch];
@@ -175,11 +182,15 @@ impl Supervisor {
         if self.shared.state().phase == Phase::Starting {
             provision::check_version(&version)?;
         }
+        let connects = self.shared.connects();
         match self.identify().await {
             Ok((info, epoch)) => {
                 self.answered = Instant::now();
                 self.check_at = None;
-                self.serve(&info, epoch);
+                if self.serve(&info, epoch, connects) {
+                    // Everybody hears of it at once.
+                    self.beat().await;
+                }
                 if !self.leader.is_empty() && self.leader != info.cluster.leader {
                     self.note_election(now(), &info.cluster.leader).await;
                 }
@@ -200,26 +211,27 @@ impl Supervisor {
         chaos::step(Step::Provisioned);
         let epoch = provision::epoch(&info)?;
         let state = *shared.state();
-        if state.phase == Phase::Starting || epoch != state.epoch {
+        // One that it had before comes back with a log of before.
+        let is_older = self.left.contains(&epoch);
+        if state.phase == Phase::Starting || epoch != state.epoch && !is_older {
             return Ok((info, epoch));
         }
         let at_known = match state.known.seq {
             0 => None,
-            seq => shared.leader_message(&json!({ "seq": seq })).await?.map(|event| event.id),
+            seq => shared.leader_message(&json!({ "seq": seq })).await?.map(|event| event.id.check()),
         };
-        if state.check(info.state.last_seq, at_known).is_ok() {
+        if !is_older && state.check(info.state.last_seq, at_known).is_ok() {
             return Ok((info, epoch));
         }
         tracing::error!(known = state.known.seq, last = info.state.last_seq, "the stream was rolled back");
-        // Somebody else may have written an epoch meanwhile: then that one counts.
-        let now = provision::ensure(requests, &shared.options).await?;
-        let renewed =
-            if provision::epoch(&now)? == epoch { provision::renew_epoch(requests, &now).await? } else { now };
+        let used: Vec<Epoch> = self.left.iter().copied().chain([state.epoch]).collect();
+        let renewed = provision::renew_epoch(requests, &info, &used).await?;
         let epoch = provision::epoch(&renewed)?;
         Ok((renewed, epoch))
     }
 
-    fn serve(&mut self, info: &StreamInfo, epoch: Epoch) {
+    /// Publishes and reads may go on. `true`: under another epoch than before.
+    fn serve(&mut self, info: &StreamInfo, epoch: Epoch, connects: u64) -> bool {
         let limits = Limits {
             per_room: info.limit("max_msgs_per_subject").unwrap_or(u64::MAX),
             age_ms: info.limit("max_age").map(|nanos| nanos / 1_000_000),
@@ -227,9 +239,14 @@ impl Supervisor {
         };
         let mut state = self.shared.state();
         let (before, started) = (state.epoch, state.phase == Phase::Starting);
-        state.serve(epoch, limits, info.state.last_seq, now());
+        state.serve(epoch, limits, connects, info.state.last_seq, now());
         drop(state);
-        if before != epoch && !started {
+        let is_other = before != epoch && !started;
+        if is_other {
+            self.left.push_back(before);
+            if self.left.len() > EPOCHS {
+                self.left.pop_front();
+            }
             self.shared.metrics.epoch_changes.inc();
             tracing::warn!("the stream has a new epoch: clients read anew");
         } else if started || self.fault.is_some() {
@@ -237,6 +254,7 @@ impl Supervisor {
         }
         self.fault = None;
         self.shared.readiness.set_degraded("nats", None);
+        is_other
     }
 
     fn tell_fault(&mut self, fault: String) {
