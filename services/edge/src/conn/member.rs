@@ -3,9 +3,10 @@
 //!
 //! Order: at most one publish of a connection waits for the store in each room, so that retries
 //! inside the edge cannot reorder what a client sent; others wait here: as many as a client may send at
-//! once, and at least [`MIN_WAITING`]. When the outcome of one is unknown, those that were sent behind it
-//! are refused as `busy`: a client that sends all of them again keeps its order.
+//! once, and at least [`MIN_WAITING`]. When one is refused for the moment, or its outcome is unknown, what was
+//! sent behind it is refused as `busy`, until those come again in their order: see `hold`.
 
+use super::hold::{Hold, Key};
 use super::refusal::{Refusal, position, room};
 use super::settings::{Bucket, Settings};
 use super::{Action, Millis};
@@ -20,9 +21,6 @@ use plaza_proto::position::Position;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// So long after an unknown outcome new publishes of that room are refused, in milliseconds: the client
-/// may have sent them before it heard of it. A marked retry is what it sends once it has.
-const HOLD: Millis = 1_000;
 /// Rooms of one connection.
 pub(crate) const MAX_ROOMS: usize = 100;
 /// Publishes of one connection that may wait for their turn, whatever the burst of its rate is.
@@ -122,10 +120,8 @@ struct Room {
     id: RoomId,
     position: Position,
     members: u32,
-    /// A publish waits for the store.
-    publishing: bool,
-    /// Until then only retries: the outcome of an earlier publish is unknown.
-    held_until: Millis,
+    /// What was refused for the moment is to come first.
+    hold: Option<Box<Hold>>,
 }
 
 /// A request that waits for its reply.
@@ -141,7 +137,7 @@ enum PendingKind {
     Rename,
     Join { room: RoomName, after: Option<Position> },
     Leave(RoomName),
-    Publish(RoomName),
+    Publish(RoomName, Key),
     History(RoomName),
     Who(RoomName),
 }
@@ -278,8 +274,14 @@ impl Member {
         tag: Tag,
         now: Millis,
     ) -> Result<(), Refusal> {
-        self.charge(now)?;
         let Marks { client_id, retry, trace } = marks;
+        let key = Key::of(client_id);
+        if let Err(refusal) = self.charge(now) {
+            if key.is_some() {
+                self.hold(name, &[key], now);
+            }
+            return Err(refusal);
+        }
         let event = self.event(content, client_id)?;
         if self.joined(name).is_none() && !self.is_joining(name) {
             return Err(Refusal::new(Code::NotJoined));
@@ -287,13 +289,12 @@ impl Member {
         if event.kind() == Kind::Text && self.username.is_none() && !self.is_renaming() {
             return Err(Refusal::new(Code::UsernameRequired));
         }
-        if !retry && self.joined(name).is_some_and(|room| now < room.held_until) {
-            return Err(Refusal::new(Code::Busy));
-        }
         // One more may stand here: the one that leaves at once when nothing is before it.
-        let goes_at_once = self.joined(name).is_some_and(|room| !room.publishing) && self.waiting.is_empty();
+        let goes_at_once = self.joined(name).is_some() && !self.is_publishing(name) && self.waiting.is_empty();
         let room_to_wait = (self.settings.message_burst as usize).clamp(MIN_WAITING, MAX_WAITING);
-        if self.waiting.len() >= room_to_wait && !goes_at_once {
+        let has_room = self.waiting.len() < room_to_wait || goes_at_once;
+        if !has_room || !self.is_its_turn(name, key, retry, now) {
+            self.hold(name, &[key], now);
             return Err(Refusal::new(Code::Busy));
         }
         self.waiting.push_back(Waiting { tag, room: name.clone(), event: Box::new(event), retry, trace });
@@ -387,21 +388,14 @@ impl Member {
             return None;
         };
         let Pending { tag, kind, .. } = self.pending.swap_remove(place);
-        if let PendingKind::Publish(room) = &kind
-            && let Some(room) = self.rooms.iter_mut().find(|r| r.name == *room)
+        if let PendingKind::Publish(room, key) = &kind
+            && matches!(&reply, Reply::Failed { code, .. } if is_sent_again(*code))
         {
-            room.publishing = false;
-            if matches!(&reply, Reply::Failed { code, .. } if is_sent_again(*code)) {
-                room.held_until = now + HOLD;
-                let (behind, rest) = self.waiting.drain(..).partition(|waiting| waiting.room == room.name);
-                self.waiting = rest;
-                let behind: VecDeque<Waiting> = behind;
-                self.refused.extend(behind.into_iter().map(|waiting| waiting.tag));
-            }
+            self.refuse_behind(room, *key, now);
         }
         let wish = match kind {
             PendingKind::Rename => Wish::Rename,
-            PendingKind::Publish(_) => Wish::Publish,
+            PendingKind::Publish(..) => Wish::Publish,
             PendingKind::Join { .. } | PendingKind::Leave(_) | PendingKind::History(_) | PendingKind::Who(_) => {
                 Wish::Other
             }
@@ -413,7 +407,7 @@ impl Member {
             }
             (PendingKind::Join { after, .. }, Reply::Joined(joined)) => Outcome::Joined { tag, joined, after },
             (PendingKind::Leave(room), Reply::Left) => Outcome::Left(tag, room),
-            (PendingKind::Publish(room), Reply::Published { position, id, duplicate, trace }) => {
+            (PendingKind::Publish(room, _), Reply::Published { position, id, duplicate, trace }) => {
                 Outcome::Published { tag, room, position, id, duplicate, trace }
             }
             (PendingKind::History(room), Reply::History { events, more }) => {
@@ -442,8 +436,7 @@ impl Member {
             id: joined.id,
             position: joined.position,
             members: joined.members,
-            publishing: false,
-            held_until: 0,
+            hold: None,
         });
     }
 
@@ -459,7 +452,7 @@ impl Member {
             let needs_name = waiting.event.kind() == Kind::Text;
             let ready = match self.joined(&waiting.room) {
                 _ if is_behind => false,
-                Some(room) => !(room.publishing || needs_name && self.is_renaming()),
+                Some(_) => !(self.is_publishing(&waiting.room) || needs_name && self.is_renaming()),
                 None if self.is_joining(&waiting.room) => false,
                 None => return self.fail(place, Code::NotJoined),
             };
@@ -471,7 +464,8 @@ impl Member {
                 return self.fail(place, Code::UsernameRequired);
             }
             if self.pending.len() >= MAX_IN_FLIGHT {
-                return self.fail(place, Code::Busy);
+                // The next reply makes room.
+                return None;
             }
             self.send(place, out);
         }
@@ -480,11 +474,38 @@ impl Member {
 
     fn send(&mut self, place: usize, out: &mut Vec<Action>) {
         let Some(Waiting { tag, room: name, mut event, retry, trace }) = self.waiting.remove(place) else { return };
-        let Some(room) = self.rooms.iter_mut().find(|r| r.name == name) else { return };
-        room.publishing = true;
+        let Some(room) = self.joined(&name).map(|room| room.id) else { return };
+        let key = Key::of(&event.client_id);
         event.username = self.username.as_deref().unwrap_or_default().to_owned();
-        let op = Op::Publish { room: room.id, event, retry, trace };
-        self.push_request(tag, PendingKind::Publish(name), op, out);
+        let op = Op::Publish { room, event, retry, trace };
+        self.push_request(tag, PendingKind::Publish(name, key), op, out);
+    }
+
+    /// Whether a publish does not overtake one that was refused, as far as that can be known.
+    fn is_its_turn(&mut self, name: &RoomName, key: Key, retry: bool, now: Millis) -> bool {
+        let Some(room) = self.rooms.iter_mut().find(|room| room.name == *name) else { return true };
+        let turn = room.hold.as_mut().is_none_or(|hold| hold.is_turn_of(key, retry, now));
+        room.hold.take_if(|hold| hold.is_over(now));
+        turn
+    }
+
+    /// These were refused, in this order: what is sent behind them waits for them.
+    fn hold(&mut self, name: &RoomName, keys: &[Key], now: Millis) {
+        if let Some(room) = self.rooms.iter_mut().find(|room| room.name == *name) {
+            room.hold.get_or_insert_with(|| Box::new(Hold::new(now))).refused(keys, now);
+        }
+    }
+
+    /// A publish came back, and may come again: what waits behind it is refused, too.
+    fn refuse_behind(&mut self, name: &RoomName, key: Key, now: Millis) {
+        let (behind, rest): (VecDeque<Waiting>, _) = self.waiting.drain(..).partition(|waiting| waiting.room == *name);
+        self.waiting = rest;
+        let keys: Vec<Key> =
+            [key].into_iter().chain(behind.iter().map(|waiting| Key::of(&waiting.event.client_id))).collect();
+        self.refused.extend(behind.into_iter().map(|waiting| waiting.tag));
+        if let Some(room) = self.rooms.iter_mut().find(|room| room.name == *name) {
+            room.hold.get_or_insert_with(|| Box::new(Hold::new(now))).returned(&keys, now);
+        }
     }
 
     fn fail(&mut self, place: usize, code: Code) -> Option<Outcome> {
@@ -525,6 +546,11 @@ impl Member {
 
     fn room_id(&self, name: &RoomName) -> Result<RoomId, Refusal> {
         self.joined(name).map(|room| room.id).ok_or_else(|| Refusal::new(Code::NotJoined))
+    }
+
+    /// A publish waits for the store.
+    fn is_publishing(&self, name: &RoomName) -> bool {
+        self.pending.iter().any(|p| matches!(&p.kind, PendingKind::Publish(room, _) if room == name))
     }
 
     fn is_joining(&self, name: &RoomName) -> bool {

@@ -3,6 +3,7 @@
 
 mod chat;
 mod engineio;
+mod hold;
 mod member;
 mod plaza;
 mod probe;

@@ -194,6 +194,23 @@ fn a_burst_waits_its_turn_and_one_more_is_busy() {
     }
     assert!(!driver.has_asked());
 
+    // What follows one that was refused does not overtake it.
+    driver.now += 1_000;
+    for n in 20..29 {
+        driver.text(&format!(r#"42{n}["message",{{"text":"x","id":"m{n}"}}]"#));
+    }
+    let refused = |driver: &mut super::Driver, n: u64| {
+        let texts = driver.text(&format!(r#"42{n}["message",{{"text":"x","id":"m{n}"}}]"#)).texts();
+        texts.first().is_some_and(|text| text.contains("busy"))
+    };
+    assert!(refused(&mut driver, 29));
+    for n in 20..29 {
+        let asked = driver.asked();
+        driver.reply(asked.id, published(n)).texts();
+    }
+    assert!(refused(&mut driver, 30), "29 comes first");
+    assert!(!refused(&mut driver, 29) && !refused(&mut driver, 30) && !refused(&mut driver, 31));
+
     let mut burst = named();
     for n in 0..21 {
         burst.text(&format!(r#"42{n}["message","{n}"]"#));

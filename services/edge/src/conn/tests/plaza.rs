@@ -161,8 +161,28 @@ fn what_was_sent_behind_an_unknown_outcome_is_refused_so_that_retries_keep_the_o
     let texts = driver.text(r#"{"id":7,"publish":{"room":"a","text":"3","clientId":"m3"}}"#).texts();
     assert!(texts[0].contains(r#""id":7,"error":{"code":"busy""#), "{texts:?}");
     let asked = driver.text(r#"{"id":8,"publish":{"room":"a","text":"1","clientId":"m1","retry":true}}"#).asked();
-    driver.reply(asked.id, published(3));
-    assert!(driver.until(2_100).text(r#"{"id":9,"publish":{"room":"a","text":"3"}}"#).has_asked());
+    driver.reply(asked.id, published(3)).texts();
+    // New ones wait until the others have come again.
+    let texts = driver.text(r#"{"id":9,"publish":{"room":"a","text":"4","clientId":"m4"}}"#).texts();
+    assert!(texts[0].contains(r#""id":9,"error":{"code":"busy""#), "{texts:?}");
+    for (id, n) in [(10, 2), (11, 3), (12, 4), (13, 5)] {
+        let text = format!(r#"{{"id":{id},"publish":{{"room":"a","text":"{n}","clientId":"m{n}"}}}}"#);
+        let asked = driver.text(&text).asked();
+        driver.reply(asked.id, published(id));
+    }
+}
+
+#[test]
+fn a_room_that_was_left_and_joined_again_still_has_one_publish_on_its_way() {
+    let mut driver = in_room();
+    let first = driver.text(r#"{"id":1,"publish":{"room":"a","text":"1"}}"#).asked();
+    let left = driver.text(r#"{"id":2,"leave":{"room":"a"}}"#).asked();
+    driver.reply(left.id, Reply::Left);
+    let again = driver.text(r#"{"id":3,"join":{"room":"a"}}"#).asked();
+    driver.reply(again.id, Reply::Joined(joined("a", 1)));
+    driver.text(r#"{"id":4,"publish":{"room":"a","text":"2"}}"#);
+    assert!(!driver.has_asked());
+    assert!(driver.reply(first.id, published(1)).has_asked());
 }
 
 #[test]
