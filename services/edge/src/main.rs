@@ -18,9 +18,9 @@ const ABOUT: &str = "Terminates the sockets of Plaza: WebSocket, Engine.IO, Sock
                      `plaza-edge check` tries out a running Plaza as a client; its --help tells more";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == "check") {
-        return Ok(check::main(VERSION));
+        return check::main(VERSION);
     }
     let flags = [PROCESS_FLAGS, FLAGS, telemetry::LOG_FLAGS];
     let mut settings = Settings::from_args("plaza-edge", ABOUT, VERSION, &flags);
@@ -28,8 +28,18 @@ fn main() -> anyhow::Result<ExitCode> {
     let process = Process::from_settings(&mut settings);
     let config = Config::from_settings(&mut settings);
     if let Err(problems) = settings.finish() {
-        return Ok(problems.report());
+        return problems.report();
     }
+    match serve(process, config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(process: Process, config: Config) -> anyhow::Result<()> {
     let mut listeners = Vec::new();
     for addr in &process.listen {
         listeners.extend(net::bind_shared(*addr, "listen", config.threads)?);
@@ -45,7 +55,6 @@ fn main() -> anyhow::Result<ExitCode> {
         trace::start("plaza-edge", VERSION, &parts.metrics);
         let ended = run(config, parts, shutdown).await;
         trace::end().await;
-        ended?;
-        Ok(ExitCode::SUCCESS)
+        Ok(ended?)
     })
 }

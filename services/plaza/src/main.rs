@@ -8,14 +8,24 @@ mod settings;
 
 use std::process::ExitCode;
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
     let settings = match settings::read() {
         Ok(settings) => settings,
-        Err(code) => return Ok(code),
+        Err(code) => return code,
     };
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(settings: settings::All) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve::serve(settings));
     // What still runs has had its time.
     runtime.shutdown_timeout(std::time::Duration::from_millis(100));
-    result.map(|()| ExitCode::SUCCESS)
+    result
 }

@@ -28,7 +28,7 @@ pub(crate) async fn serve(mut all: All) -> anyhow::Result<()> {
     let session_listener = net::bind(all.session_listen, "session-listen")?;
     let fanout_listener = net::bind(all.fanout_listen, "fanout-listen")?;
     // There is no other edge, but its port is part of every registration.
-    let peer_listener = net::bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), "listen")?;
+    let peer_listener = net::bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), "peer-listen")?;
     let admin_listener = net::bind(all.admin_listen, "admin-listen")?;
     let banner = Banner {
         public: public.first().context("no address to listen on")?.local_addr()?,

@@ -105,6 +105,13 @@ impl All {
         if settings.optional("fanout-addr").is_some() {
             settings.problem("fanout-addr", "has no use here: this program brings its own fanout service".to_owned());
         }
+        for name in ["tls-cert", "tls-key", "tls-client-ca"] {
+            if settings.optional(name).is_some() {
+                let why = "has no use here: the parts of this program speak plain gRPC to each other on its own \
+                           listeners; run plaza-session and plaza-fanout for TLS";
+                settings.problem(name, why.to_owned());
+            }
+        }
         // The parts find each other on the listeners of this process, whose ports may be the kernel's.
         let later = Targets::parse("http://127.0.0.1:1").expect("a literal address is well-formed");
         Self {
@@ -112,7 +119,7 @@ impl All {
             session_listen: settings.addr("session-listen"),
             fanout_listen: settings.addr("fanout-listen"),
             admin_listen: settings.addr("admin-listen"),
-            grpc: GrpcOptions::from_settings(settings),
+            grpc: GrpcOptions { reflection: settings.switch("reflection"), tls: None },
             edge: plaza_edge::config::Config::of_flags(settings, later.clone(), later, None, None),
             session: plaza_session::Config::from_settings(settings),
             fanout: plaza_fanout::Config::from_settings(settings),
@@ -136,6 +143,17 @@ mod tests {
         assert_eq!(all.edge.limits.message_rate, 0, "limits are for strangers");
         assert!(all.grpc.reflection);
         assert!(all.session.redis_url.is_none() && all.fanout.nats_url.is_none());
+    }
+
+    #[test]
+    fn tls_is_refused_as_the_parts_would_not_reach_each_other() {
+        let names = ["tls-cert", "tls-key", "tls-client-ca"];
+        let mut settings = settings(&names.map(|name| (name, "file.pem")));
+        All::from_settings(&mut settings);
+        let problems = settings.finish().expect_err("none has a use").to_string();
+        for name in names {
+            assert!(problems.contains(&format!("--{name}: has no use here")), "{name} in {problems}");
+        }
     }
 
     #[test]
