@@ -79,16 +79,8 @@ pub(crate) struct All {
 }
 
 /// The tables of all parts; of two flags with one name the first counts.
-fn tables() -> [&'static [Flag]; 7] {
-    [
-        FLAGS,
-        plaza_edge::config::FLAGS,
-        plaza_session::FLAGS,
-        plaza_fanout::FLAGS,
-        plaza_session::config::SHARED_FLAGS,
-        GRPC_FLAGS,
-        telemetry::LOG_FLAGS,
-    ]
+fn tables() -> [&'static [Flag]; 6] {
+    [FLAGS, plaza_edge::config::FLAGS, plaza_session::FLAGS, plaza_fanout::FLAGS, GRPC_FLAGS, telemetry::LOG_FLAGS]
 }
 
 /// Reads arguments and variables; the code with which to end when some are wrong.
@@ -102,9 +94,6 @@ pub(crate) fn read() -> Result<All, ExitCode> {
 
 impl All {
     fn from_settings(settings: &mut Settings) -> Self {
-        if settings.optional("fanout-addr").is_some() {
-            settings.problem("fanout-addr", "has no use here: this program brings its own fanout service".to_owned());
-        }
         for name in ["tls-cert", "tls-key", "tls-client-ca"] {
             if settings.optional(name).is_some() {
                 let why = "has no use here: the parts of this program speak plain gRPC to each other on its own \
@@ -121,7 +110,7 @@ impl All {
             admin_listen: settings.addr("admin-listen"),
             grpc: GrpcOptions { reflection: settings.switch("reflection"), tls: None },
             edge: plaza_edge::config::Config::of_flags(settings, later.clone(), later, None, None),
-            session: plaza_session::Config::from_settings(settings),
+            session: plaza_session::Config::of_flags(settings, None),
             fanout: plaza_fanout::Config::from_settings(settings),
         }
     }

@@ -50,7 +50,7 @@ pub const FLAGS: &[Flag] = &[
     },
 ];
 
-/// Flags that other services have too; `plaza` sets them itself.
+/// Flags that an edge has too; `plaza` takes the edge's, and brings its own fanout service.
 pub const SHARED_FLAGS: &[Flag] = &[
     Flag {
         name: "fanout-addr",
@@ -103,6 +103,18 @@ pub struct Config {
 impl Config {
     /// Reads [`FLAGS`] and [`SHARED_FLAGS`].
     pub fn from_settings(settings: &mut Settings) -> Self {
+        let fanout = settings.optional("fanout-addr").and_then(|addr| match Targets::parse(&addr) {
+            Ok(targets) => Some(targets),
+            Err(message) => {
+                settings.problem("fanout-addr", message);
+                None
+            }
+        });
+        Self::of_flags(settings, fanout)
+    }
+
+    /// Reads [`FLAGS`] and the recovery window; the caller knows where fanout is.
+    pub fn of_flags(settings: &mut Settings, fanout: Option<Targets>) -> Self {
         Self {
             redis_url: settings.optional("redis-url").and_then(|url| match check_url(&url) {
                 Ok(()) => Some(url),
@@ -111,13 +123,7 @@ impl Config {
                     None
                 }
             }),
-            fanout: settings.optional("fanout-addr").and_then(|addr| match Targets::parse(&addr) {
-                Ok(targets) => Some(targets),
-                Err(message) => {
-                    settings.problem("fanout-addr", message);
-                    None
-                }
-            }),
+            fanout,
             unique_usernames: settings.switch("unique-usernames"),
             lease: settings.seconds("session-lease", 6_000..=60_000),
             recovery_window: settings.seconds("recovery-window", 0..=3_600_000),
