@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure()
         .bytes(".plaza.event.v1.Data.json")
+        .bytes(".plaza.fanout.v1.PublishItem.message_id")
         .bytes(".plaza.fanout.v1.StoredEvent.event")
         .bytes(".plaza.client.v1.Data.data")
         .compile_fds(descriptors)?;

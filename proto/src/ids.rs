@@ -93,6 +93,14 @@ impl MessageId {
         (B64.decode_slice(text, &mut id).ok()? == 16).then_some(Self(id))
     }
 
+    /// The 22 characters.
+    pub fn encode(self) -> [u8; 22] {
+        let mut text = [0; 22];
+        // 16 bytes are 22 characters without padding.
+        let _fits = B64.encode_slice(self.0, &mut text);
+        text
+    }
+
     /// The low 32 bits, kept in positions to tell a rolled-back log.
     pub fn check(self) -> u32 {
         let [.., a, b, c, d] = self.0;
@@ -102,9 +110,7 @@ impl MessageId {
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 22];
-        let n = B64.encode_slice(self.0, &mut text).map_err(|_| fmt::Error)?;
-        f.write_str(std::str::from_utf8(&text[..n]).map_err(|_| fmt::Error)?)
+        f.write_str(std::str::from_utf8(&self.encode()).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -4,6 +4,7 @@
 //! | module | what it names |
 //! |---|---|
 //! | [`event`], [`client`], [`fanout`], [`session`] | generated from the `.proto` files beside this crate |
+//! | [`batch`] | publishes on their way from an edge to fanout |
 //! | [`ids`] | rooms, sessions, users, message ids |
 //! | [`position`] | where an event stands in its room |
 //! | [`subject`] | NATS subjects and headers |
@@ -12,6 +13,7 @@
 //! | [`text`] | what a line of text may hold |
 //! | [`time`] | the store's times |
 
+pub mod batch;
 pub mod code;
 pub mod feed;
 pub mod ids;

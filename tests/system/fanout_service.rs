@@ -1,5 +1,6 @@
 //! The gRPC service, through its public `run`, over a log in memory.
 
+use bytes::Bytes;
 use plaza_fanout::{Config, FLAGS, MemoryLog, MemoryOptions, Parts, run};
 use plaza_kit::admin::Readiness;
 use plaza_kit::grpc::GrpcOptions;
@@ -15,6 +16,7 @@ use plaza_proto::fanout::publish_result::Outcome;
 use plaza_proto::fanout::read_history_request::From;
 use plaza_proto::fanout::{self as api, ReadHistoryRequest, SubscribeRequest};
 use plaza_proto::feed::FeedMessage;
+use plaza_proto::ids::MessageId;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +98,10 @@ async fn batches_are_answered_tag_by_tag() {
     let room = |name: &str| Target::Room(name.into());
     let typing = Event { kind: Kind::Typing.into(), content: None, ..line("") };
     let named = Event { client_id: "1".into(), ..line("once") };
+    let drawn = |tag, message_id: &[u8], event| api::PublishItem {
+        message_id: Bytes::copy_from_slice(message_id),
+        ..item(tag, room("a"), Some(event))
+    };
     let batch = api::PublishBatch {
         known: None,
         items: vec![
@@ -106,6 +112,10 @@ async fn batches_are_answered_tag_by_tag() {
             item(5, Target::Echo("edge#1".into()), Some(Event::default())),
             api::PublishItem { volatile: true, ..item(6, room("a"), Some(typing)) },
             item(7, room("a"), None),
+            drawn(8, &[3; 16], line("drawn")),
+            drawn(9, &[3; 16], line("drawn")),
+            drawn(10, &[3; 15], line("short")),
+            drawn(11, &[3; 16], Event { client_id: "2".into(), ..line("two ids") }),
         ],
     };
     let (send, batches) = mpsc::channel(1);
@@ -113,7 +123,7 @@ async fn batches_are_answered_tag_by_tag() {
     let batches = tokio_stream(batches);
     let mut results = server.client.publish_stream(batches).await.expect("a stream").into_inner();
     let mut outcomes = HashMap::new();
-    while outcomes.len() < 7 {
+    while outcomes.len() < 11 {
         let some = results.message().await.expect("results").expect("more to come");
         outcomes.extend(some.results.into_iter().map(|result| (result.tag, result.outcome.expect("an outcome"))));
     }
@@ -130,10 +140,13 @@ async fn batches_are_answered_tag_by_tag() {
     assert_eq!(stored(4), api::Stored { duplicate: true, ..stored(3) });
     assert_eq!((stored(5), stored(6)), (api::Stored::default(), api::Stored::default()));
     assert_eq!(refused(7), "bad_request");
+    assert_eq!((stored(8).id, stored(8).duplicate), (MessageId([3; 16]).to_string(), false));
+    assert_eq!(stored(9), api::Stored { duplicate: true, ..stored(8) });
+    assert_eq!([refused(10), refused(11)], ["bad_request"; 2]);
     drop(send);
     assert_eq!(results.message().await.expect("a clean end"), None);
     let text = server.metrics.encode();
-    assert!(text.contains("plaza_fanout_publishes_total{result=\"stored\"} 3"), "{text}");
+    assert!(text.contains("plaza_fanout_publishes_total{result=\"stored\"} 5"), "{text}");
     assert!(text.contains("plaza_fanout_grpc_calls_total{method=\"PublishStream\",code=\"ok\"} 1"), "{text}");
 }
 

@@ -14,6 +14,7 @@ use plaza_edge::upstream::publish::stream::Route;
 use plaza_edge::upstream::registration::Registration;
 use plaza_fanout::MemoryLog;
 use plaza_fanout::log::memory::Faults;
+use plaza_fanout::log::{EventLog, Outcome, Publish};
 use plaza_kit::admin::Readiness;
 use plaza_kit::discovery::Targets;
 use plaza_kit::grpc::GrpcOptions;
@@ -24,7 +25,7 @@ use plaza_kit::shutdown::Shutdown;
 use plaza_proto::code::{Code, Locale};
 use plaza_proto::event::Event;
 use plaza_proto::event::event::{Content, Kind};
-use plaza_proto::ids::RoomName;
+use plaza_proto::ids::{MessageId, RoomName};
 use plaza_proto::position::Position;
 use plaza_tests::proxy::{Faults as LinkFaults, Proxy, Way};
 use std::collections::VecDeque;
@@ -82,6 +83,7 @@ struct House {
     requests: RequestSender,
     inbox: Inbox,
     log: Arc<MemoryLog>,
+    metrics: Arc<Metrics>,
     /// The way to the session service.
     to_session: Proxy,
     shutdown: Shutdown,
@@ -152,7 +154,7 @@ impl House {
             &readiness,
             &shutdown,
         );
-        Self { requests, inbox, log, to_session, shutdown, slots: AtomicU32::new(0) }
+        Self { requests, inbox, log, metrics, to_session, shutdown, slots: AtomicU32::new(0) }
     }
 
     /// A connection whose session is open.
@@ -169,6 +171,28 @@ impl House {
                 reply => panic!("{reply:?}"),
             }
         }
+    }
+
+    /// Stores an event as another edge would.
+    async fn store(&self, room: &RoomName, id: u128, text: &str) {
+        let event = Event {
+            version: 1,
+            kind: Kind::Text.into(),
+            username: "me".into(),
+            content: Some(Content::Text(text.into())),
+            ..Event::default()
+        };
+        let (room, id) = (room.clone(), MessageId(id.to_be_bytes()));
+        let body = prost::Message::encode_to_vec(&event).into();
+        let outcome = self.log.publish(Publish { room, id, body, retry: false, traceparent: None }).get().await;
+        assert!(matches!(outcome, Outcome::Stored { duplicate: false, .. }), "{outcome:?}");
+    }
+
+    /// A gauge without labels.
+    fn gauge(&self, name: &str) -> usize {
+        let text = self.metrics.encode();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {text}"))
     }
 
     async fn delivery(&self) -> Arc<Delivery> {
@@ -486,4 +510,45 @@ async fn r03_a_late_event_waits_until_the_pid_is_gone_or_its_connection_is() {
         }
     }
     assert!(ended, "the event came to a client that may still continue from behind it");
+}
+
+/// design.md section 4: what all rooms keep together is bounded, and a room that has lost its ring reads again.
+#[tokio::test(flavor = "multi_thread")]
+async fn rings_of_100_000_rooms_share_one_budget() {
+    const CONNECTIONS: u32 = 1_000;
+    const ROOMS_EACH: u32 = 100;
+    const BUDGET: usize = 64 << 20;
+    let house = House::new().await;
+    let mut conns = Vec::new();
+    for _ in 0..CONNECTIONS {
+        conns.push(house.open(Variant::PlazaJson).await);
+    }
+    let name = |n: u32| RoomName::parse(&format!("room-{n}")).expect("a valid name");
+    // A page of joins at a time, as the queue to the hub is bounded.
+    for round in 0..ROOMS_EACH {
+        for (n, conn) in (0..).zip(&conns) {
+            let room = name(round * CONNECTIONS + n);
+            conn.send(1, Op::Join { room, after: None, username: None }).await;
+        }
+        for _ in 0..CONNECTIONS {
+            match house.inbox.next().await {
+                Inbound::Reply { reply: Reply::Joined(_), .. } => {}
+                message => panic!("{message:?}"),
+            }
+        }
+    }
+    let text = "x".repeat(700);
+    let mut most = 0;
+    for page in 0..ROOMS_EACH {
+        for n in page * CONNECTIONS..(page + 1) * CONNECTIONS {
+            house.store(&name(n), n.into(), &text).await;
+        }
+        for _ in 0..CONNECTIONS {
+            house.delivery().await;
+        }
+        most = most.max(house.gauge("plaza_feed_cache_bytes"));
+    }
+    assert!(most <= BUDGET, "{most} bytes");
+    // Without a bound it would be more than the texts.
+    assert!(most > BUDGET / 2 && (CONNECTIONS * ROOMS_EACH) as usize * text.len() > BUDGET, "{most} bytes");
 }

@@ -13,6 +13,7 @@ mod hub;
 mod leases;
 mod limits;
 mod nats_three;
+mod origins;
 mod recovery;
 mod redis_failover;
 mod relay;

@@ -100,7 +100,7 @@ impl Polling {
         polling
     }
 
-    fn path(&self, transport: &str) -> String {
+    pub(crate) fn path(&self, transport: &str) -> String {
         format!("/socket.io/?EIO=4&transport={transport}&sid={}", self.sid)
     }
 

@@ -5,6 +5,8 @@
 //!   accept loop, engine  <--- inbox ---  hub  <--- feed, upstream tasks
 //!                        --- requests -->
 //! ```
+//! With one shard on one core there is nothing to gain by a second thread: hub and upstream tasks run on
+//! the shard's runtime then, and a message passes through this process without a change of threads.
 
 use crate::accept::{self, HttpLimits};
 use crate::bridge::Outlet;
@@ -27,6 +29,7 @@ use plaza_kit::shutdown::Shutdown;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::{EnterGuard, Runtime};
 use tokio_util::sync::CancellationToken;
 
 /// After the drain, everything else ends within this time.
@@ -90,10 +93,14 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     metrics.registry(|registry| metrics::register_drain_window(registry, config.drain_window));
     let advertise_addr = advertise_addr(&config, parts.peer_listener.as_ref())?;
 
+    let hosts_hub = config.threads == 1 && std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
     let (requests, inbox) = control::channel();
     let shards = (0..config.threads)
-        .map(|index| Shard::new(index as u16, engine::Settings::default(), requests.clone()))
+        .map(|index| {
+            Shard::new(index as u16, engine::Settings { hosts_hub, ..engine::Settings::default() }, requests.clone())
+        })
         .collect::<Result<Vec<_>, _>>()?;
+    let runtimes = (0..config.threads).map(|_| ShardRuntime::new()).collect::<Result<Vec<_>, _>>()?;
     drop(requests);
     let handles: Vec<ShardHandle> = shards.iter().map(Shard::handle).collect();
     metrics.registry(|registry| ShardMetrics::register(registry, &handles));
@@ -106,15 +113,18 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     };
     let registration = Registration::default();
     let outlets = handles.iter().map(|handle| Box::new(handle.clone()) as Box<dyn Outlet>).collect();
-    let unfinished = control::start(
-        &config,
-        advertise_addr,
-        registration.clone(),
-        Ends { requests: inbox, outlets, feed, publish: parts.publish },
-        hub_metrics,
-        &readiness,
-        &upstream,
-    );
+    let unfinished = {
+        let _on_shard = runtimes.first().filter(|_| hosts_hub).map(ShardRuntime::enter);
+        control::start(
+            &config,
+            advertise_addr,
+            registration.clone(),
+            Ends { requests: inbox, outlets, feed, publish: parts.publish },
+            hub_metrics,
+            &readiness,
+            &upstream,
+        )
+    };
 
     let session = config.session.channel(&upstream);
     let peers = Peers::new(registration, session, metrics.made_calls(), metrics.registry(PeerMetrics::register));
@@ -123,7 +133,8 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     }
     let stop = CancellationToken::new();
     let public = Public::new(&config, &handles, &readiness, handshakes, peers.clone());
-    let mut threads = start_shards(shards, parts.listeners, &public, &stop)?;
+    let ends = ShardEnds { stop: stop.clone(), upstream: upstream.drained() };
+    let mut threads = start_shards(shards, runtimes, parts.listeners, &public, &ends)?;
     if let Some(listener) = parts.peer_listener {
         let serve = accept::serve(listener, public.peer_routes(), HttpLimits::default(), stop.clone());
         upstream.spawn("peer listener", serve);
@@ -136,18 +147,52 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     drain::finish(&unfinished).await;
     stop.cancel();
     upstream.begin();
+    upstream.wait(END).await;
     let joined = tokio::task::spawn_blocking(move || threads.drain(..).for_each(|thread| drop(thread.join())));
     let _late = tokio::time::timeout(END, joined).await;
-    upstream.wait(END).await;
     Ok(())
+}
+
+/// The runtime of a shard's thread. It may be given up anywhere, while a tokio runtime may not be dropped
+/// by a task of another one.
+struct ShardRuntime(Option<Runtime>);
+
+impl ShardRuntime {
+    fn new() -> std::io::Result<Self> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| Self(Some(runtime)))
+    }
+
+    /// While the guard lives, tasks of this thread are spawned here.
+    fn enter(&self) -> Option<EnterGuard<'_>> {
+        self.0.as_ref().map(Runtime::enter)
+    }
+
+    fn block_on<F: Future>(&self, future: F) -> Option<F::Output> {
+        self.0.as_ref().map(|runtime| runtime.block_on(future))
+    }
+}
+
+impl Drop for ShardRuntime {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
+    }
+}
+
+/// What ends a shard's thread.
+struct ShardEnds {
+    /// Sockets and accept loops end.
+    stop: CancellationToken,
+    /// Tasks that may run on a shard's runtime have ended.
+    upstream: CancellationToken,
 }
 
 /// Starts a thread for each shard: its engine and its accept loops on one runtime.
 fn start_shards(
     shards: Vec<Shard>,
+    runtimes: Vec<ShardRuntime>,
     listeners: Vec<TcpListener>,
     public: &Public,
-    stop: &CancellationToken,
+    ends: &ShardEnds,
 ) -> Result<Vec<std::thread::JoinHandle<()>>, std::io::Error> {
     let count = shards.len();
     let mut groups: Vec<Vec<TcpListener>> = std::iter::repeat_with(Vec::new).take(count).collect();
@@ -155,19 +200,20 @@ fn start_shards(
         groups[index % count].push(listener);
     }
     let mut threads = Vec::with_capacity(count);
-    for (index, (shard, listeners)) in shards.into_iter().zip(groups).enumerate() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for (index, ((shard, runtime), listeners)) in shards.into_iter().zip(runtimes).zip(groups).enumerate() {
         let router = public.routes(&shard.handle());
-        let stop = stop.clone();
+        let (stop, upstream) = (ends.stop.clone(), ends.upstream.clone());
         let thread = std::thread::Builder::new().name(format!("shard {index}")).spawn(move || {
             let accept = listeners
                 .into_iter()
                 .map(|listener| accept::serve(listener, router.clone(), HttpLimits::default(), stop.clone()));
-            let (accepted, ran) =
-                runtime.block_on(futures_util::future::join(join_all(accept), shard.run(stop.clone())));
-            for error in accepted.into_iter().chain([ran]).filter_map(Result::err) {
-                tracing::error!(%error, "a shard has failed");
-            }
+            runtime.block_on(async {
+                let (accepted, ran) = futures_util::future::join(join_all(accept), shard.run(stop.clone())).await;
+                for error in accepted.into_iter().chain([ran]).filter_map(Result::err) {
+                    tracing::error!(%error, "a shard has failed");
+                }
+                upstream.cancelled().await;
+            });
         })?;
         threads.push(thread);
     }

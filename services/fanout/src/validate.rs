@@ -47,24 +47,28 @@ pub fn room(name: &str) -> Result<RoomName, Refusal> {
     RoomName::parse(name).map_err(|error| Refusal::new(Code::BadRoom, error.to_string()))
 }
 
-/// Checks an event, cleans its text and encodes it.
+/// Checks an event and encodes it, with its text cleaned. `version` 0 is taken as 1.
 ///
 /// # Errors
 /// `bad_request`, `bad_text`, `bad_username` or `too_large`.
-pub fn event(mut event: Event, volatile: bool) -> Result<(Event, Bytes), Refusal> {
-    if event.version == 0 {
-        event.version = VERSION;
-    }
-    if event.version != VERSION {
+pub fn event(event: &Event, volatile: bool) -> Result<Bytes, Refusal> {
+    if event.version > VERSION {
         return Err(bad(format!("event.version is {}; 1 is known", event.version)));
     }
-    check_names(&event)?;
-    check_kind(&mut event, volatile)?;
-    let body = Bytes::from(event.encode_to_vec());
+    check_names(event)?;
+    let cleaned = check_kind(event, volatile)?;
+    let body = match cleaned {
+        // What edges send is clean, and written as it is.
+        None if event.version == VERSION => event.encode_to_vec(),
+        cleaned => {
+            let content = cleaned.map(Content::Text).or_else(|| event.content.clone());
+            Event { version: VERSION, content, ..event.clone() }.encode_to_vec()
+        }
+    };
     if body.len() > MAX_EVENT_BYTES {
         return Err(too_long("the event", body.len(), MAX_EVENT_BYTES));
     }
-    Ok((event, body))
+    Ok(Bytes::from(body))
 }
 
 fn check_names(event: &Event) -> Result<(), Refusal> {
@@ -87,8 +91,8 @@ fn check_names(event: &Event) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The content belongs to the kind; TYPING is never stored.
-fn check_kind(event: &mut Event, volatile: bool) -> Result<(), Refusal> {
+/// The content belongs to the kind; TYPING is never stored. The text, where it had to be cleaned.
+fn check_kind(event: &Event, volatile: bool) -> Result<Option<String>, Refusal> {
     let kind = Kind::try_from(event.kind).unwrap_or(Kind::Unspecified);
     if kind == Kind::Typing && !volatile {
         return Err(bad("event.kind TYPING is never stored; set volatile"));
@@ -96,12 +100,12 @@ fn check_kind(event: &mut Event, volatile: bool) -> Result<(), Refusal> {
     if event.username.is_empty() && kind != Kind::Notice && kind != Kind::Data {
         return Err(Refusal::new(Code::BadUsername, "event.username is empty; 1 to 32 characters are allowed"));
     }
-    match (kind, &mut event.content) {
+    match (kind, &event.content) {
         (Kind::Text | Kind::Notice, Some(Content::Text(line))) => check_text(line),
         (Kind::Text | Kind::Notice, _) => Err(bad("event.text is missing; TEXT and NOTICE have one")),
-        (Kind::Data, Some(Content::Data(data))) => check_data(data),
+        (Kind::Data, Some(Content::Data(data))) => check_data(data).map(|()| None),
         (Kind::Data, _) => Err(bad("event.data is missing; DATA has it")),
-        (Kind::Joined | Kind::Left | Kind::Renamed | Kind::Typing, None) => Ok(()),
+        (Kind::Joined | Kind::Left | Kind::Renamed | Kind::Typing, None) => Ok(None),
         (Kind::Joined | Kind::Left | Kind::Renamed | Kind::Typing, Some(_)) => {
             Err(bad("the event has text or data; only TEXT, NOTICE and DATA have"))
         }
@@ -109,13 +113,10 @@ fn check_kind(event: &mut Event, volatile: bool) -> Result<(), Refusal> {
     }
 }
 
-fn check_text(line: &mut String) -> Result<(), Refusal> {
+fn check_text(line: &str) -> Result<Option<String>, Refusal> {
     match text::clean(line) {
-        Ok(Cow::Borrowed(_)) => Ok(()),
-        Ok(Cow::Owned(cleaned)) => {
-            *line = cleaned;
-            Ok(())
-        }
+        Ok(Cow::Borrowed(_)) => Ok(None),
+        Ok(Cow::Owned(cleaned)) => Ok(Some(cleaned)),
         Err(error) => Err(Refusal::new(error.code(), error.to_string())),
     }
 }
@@ -167,42 +168,44 @@ mod tests {
         Event { kind: Kind::Data.into(), content, ..line("") }
     }
 
-    fn refused(refused: Event) -> Code {
+    fn refused(refused: &Event) -> Code {
         event(refused, false).expect_err("refused").code
     }
 
     #[test]
     fn a_line_is_cleaned_and_encoded() {
-        let (cleaned, body) = event(line("a\u{7}e\u{301}"), false).expect("allowed");
-        assert_eq!(cleaned.content, Some(Content::Text("a\u{e9}".into())));
-        assert_eq!(Event::decode(body).as_ref(), Ok(&cleaned));
-        assert_eq!(cleaned.version, 1);
+        let stored = |sent: &Event| Event::decode(event(sent, false).expect("allowed"));
+        let cleaned = Event { version: 1, ..line("a\u{e9}") };
+        assert_eq!(stored(&line("a\u{7}e\u{301}")).as_ref(), Ok(&cleaned));
+        assert_eq!(stored(&line("a\u{e9}")).as_ref(), Ok(&cleaned), "version 0 is 1");
+        assert_eq!(stored(&cleaned).as_ref(), Ok(&cleaned));
+        assert_eq!(refused(&Event { version: 2, ..line("a") }), Code::BadRequest);
     }
 
     #[test]
     fn sizes_have_limits() {
-        assert_eq!(refused(line(&"x".repeat(4_097))), Code::TooLarge);
-        assert_eq!(refused(data(format!("\"{}\"", "x".repeat(12_287)))), Code::TooLarge);
-        assert!(event(data(format!("\"{}\"", "x".repeat(12_286))), false).is_ok());
-        assert_eq!(refused(Event { user_id: "u".repeat(129), ..line("a") }), Code::BadRequest);
-        assert_eq!(refused(Event { username: "u".repeat(33), ..line("a") }), Code::BadUsername);
+        assert_eq!(refused(&line(&"x".repeat(4_097))), Code::TooLarge);
+        assert_eq!(refused(&data(format!("\"{}\"", "x".repeat(12_287)))), Code::TooLarge);
+        assert!(event(&data(format!("\"{}\"", "x".repeat(12_286))), false).is_ok());
+        assert_eq!(refused(&Event { user_id: "u".repeat(129), ..line("a") }), Code::BadRequest);
+        assert_eq!(refused(&Event { username: "u".repeat(33), ..line("a") }), Code::BadUsername);
     }
 
     #[test]
     fn content_fits_its_kind() {
-        assert_eq!(refused(line("")), Code::BadText);
-        assert_eq!(refused(Event { content: None, ..line("") }), Code::BadRequest);
-        assert_eq!(refused(Event { kind: 99, ..line("a") }), Code::BadRequest);
-        assert_eq!(refused(Event { kind: Kind::Joined.into(), ..line("a") }), Code::BadRequest);
-        assert_eq!(refused(data("{\"a\":1} x")), Code::BadRequest);
-        assert_eq!(refused(data("")), Code::BadRequest);
-        assert_eq!(refused(data(&b"\"\xff\""[..])), Code::BadRequest);
+        assert_eq!(refused(&line("")), Code::BadText);
+        assert_eq!(refused(&Event { content: None, ..line("") }), Code::BadRequest);
+        assert_eq!(refused(&Event { kind: 99, ..line("a") }), Code::BadRequest);
+        assert_eq!(refused(&Event { kind: Kind::Joined.into(), ..line("a") }), Code::BadRequest);
+        assert_eq!(refused(&data("{\"a\":1} x")), Code::BadRequest);
+        assert_eq!(refused(&data("")), Code::BadRequest);
+        assert_eq!(refused(&data(&b"\"\xff\""[..])), Code::BadRequest);
     }
 
     #[test]
     fn typing_is_never_stored() {
         let typing = Event { kind: Kind::Typing.into(), content: None, ..line("") };
-        assert_eq!(refused(typing.clone()), Code::BadRequest);
-        assert!(event(typing, true).is_ok());
+        assert_eq!(refused(&typing), Code::BadRequest);
+        assert!(event(&typing, true).is_ok());
     }
 }

@@ -231,7 +231,7 @@ impl Chat {
                 let again = self.member()?.join(name, empty(&fields.after), tag, now, out)?;
                 if let (Some((position, members)), Some(id)) = (again, tag) {
                     ack(id, out, |object| {
-                        object.string("room", name).display("position", position);
+                        object.string("room", name).plain("position", &position.encode());
                         object.integer("members", members.into()).boolean("recovered", false);
                     });
                 }
@@ -308,7 +308,7 @@ impl Chat {
             Outcome::Joined { tag, joined, .. } => {
                 if let Some(id) = tag {
                     ack(id, out, |object| {
-                        object.string("room", joined.room.as_str()).display("position", joined.position);
+                        object.string("room", joined.room.as_str()).plain("position", &joined.position.encode());
                         object.integer("members", joined.members.into()).boolean("recovered", joined.recovered);
                     });
                 }
@@ -342,7 +342,7 @@ fn done(outcome: Outcome) -> (Tag, impl FnOnce(&mut ObjectWriter<'_>)) {
             object.string("room", room.as_str());
         }
         Outcome::Published { position, id, duplicate, trace, .. } => {
-            object.display("id", id).display("position", position).boolean("duplicate", duplicate);
+            object.plain("id", &id.encode()).plain("position", &position.encode()).boolean("duplicate", duplicate);
             if let Some(trace) = trace {
                 object.string("plaza_trace", &trace);
             }

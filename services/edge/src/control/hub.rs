@@ -339,7 +339,7 @@ impl Hub {
             self.release_rooms();
             self.tell_late();
             self.session.set_connections(self.conns.len());
-            self.metrics.tick(self.conns.by_variant(), self.rooms.len(), self.link.unresolved());
+            self.metrics.tick(self.conns.by_variant(), self.rooms.len(), self.link.unresolved(), self.ring_bytes);
             self.metrics.ages(self.watch.beat_age(now), self.watch.echo_age(now));
         }
     }

@@ -317,10 +317,9 @@ impl Hub {
         let Some(conn) = self.conns.get(key) else { return };
         event.version = 1;
         event.user_id = conn.user_id.to_string();
-        if event.client_id.is_empty() {
-            // Drawn here, so that sending it again over another stream is harmless.
-            event.client_id = MessageId(rand::random()).to_string();
-        }
+        // Drawn here, so that sending it again over another stream is harmless.
+        let message_id =
+            if event.client_id.is_empty() { Bytes::copy_from_slice(&rand::random::<[u8; 16]>()) } else { Bytes::new() };
         let item = PublishItem {
             tag: 0,
             target: Some(Target::Room(name.as_str().to_owned())),
@@ -328,6 +327,7 @@ impl Hub {
             retry,
             volatile: false,
             traceparent: self.traces.publish(key, id),
+            message_id,
         };
         if let Err(code) = self.link.submit(item, key, id, room, self.now) {
             self.metrics.refused(code);
@@ -343,6 +343,11 @@ impl Hub {
             let took = Duration::from_millis(self.now.saturating_sub(since));
             self.metrics.published(result.as_ref().map(|_| ()).map_err(|(code, _)| *code), took, trace);
             let reply = match result {
+                // Nobody waits.
+                Ok(_) if id == 0 => {
+                    let _asked = self.traces.end(to, id, None);
+                    continue;
+                }
                 Ok(stored) => match (Position::parse(&stored.position), MessageId::parse(&stored.id)) {
                     (Ok(position), Some(id)) => {
                         Reply::Published { position, id, duplicate: stored.duplicate, trace: None }

@@ -24,6 +24,17 @@ use std::time::{Duration, Instant};
 /// The shared read buffer: most messages are parsed where the kernel put them.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
+/// What became of a turn's wishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// There were none.
+    Nothing,
+    /// The hub has them.
+    All,
+    /// The hub's queue was full, and some wait.
+    Some,
+}
+
 /// A shard without its poll and its loop.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -251,22 +262,11 @@ impl Core {
         self.request(Request { from, id: 0, identity: identity.into(), op: Op::Leave { room }, trace: None });
     }
 
-    /// As [`Self::pass_requests`]; and where the hub shares this core, it has the core for them now. It
-    /// answers them together then, instead of being interrupted by every socket that is readable.
-    pub(super) fn pass_requests_and_yield(&mut self) -> bool {
-        let passes = !self.requests.is_empty();
-        let waits = self.pass_requests();
-        if passes {
-            std::thread::yield_now();
-        }
-        waits
-    }
-
     /// Passes the wishes of this turn to the hub. When its queue is full, what wants an answer is refused,
-    /// what must not be lost waits, and the rest is volatile. `true`: some waits.
-    fn pass_requests(&mut self) -> bool {
+    /// what must not be lost waits, and the rest is volatile.
+    pub(super) fn pass_requests(&mut self) -> Passed {
         if self.requests.is_empty() {
-            return false;
+            return Passed::Nothing;
         }
         self.hub.pass(&mut self.requests);
         let left = std::mem::take(&mut self.requests);
@@ -279,7 +279,7 @@ impl Core {
                 self.settle(index);
             }
         }
-        !self.requests.is_empty()
+        if self.requests.is_empty() { Passed::All } else { Passed::Some }
     }
 
     /// The number of this set of options.

@@ -54,10 +54,14 @@ pub struct Settings {
     pub max_private_bytes: usize,
     /// Milliseconds a client has for its half of the close handshake.
     pub close_ms: u64,
+    /// The hub is a task of this shard's runtime: it runs when the shard gives way to other tasks, not when
+    /// it gives way to other threads.
+    pub hosts_hub: bool,
 }
 
 impl Default for Settings {
-    /// 8,192 messages, 1,000,000 connections, 250 ms, and the lag of 256 KiB, 512 messages or 10 s.
+    /// 8,192 messages, 1,000,000 connections, 250 ms, the lag of 256 KiB, 512 messages or 10 s, and a hub
+    /// elsewhere.
     fn default() -> Self {
         Self {
             inbox: 8_192,
@@ -68,6 +72,7 @@ impl Default for Settings {
             max_lag_ms: 10_000,
             max_private_bytes: 256 * 1024,
             close_ms: 2_000,
+            hosts_hub: false,
         }
     }
 }

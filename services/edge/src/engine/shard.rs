@@ -4,7 +4,7 @@
 //! readiness is cleared only after the inner poll had nothing, and kept when the shard lets other tasks
 //! run in the middle of its work.
 
-use super::core::Core;
+use super::core::{Core, Passed};
 use super::inbox::{INBOX_ROOM, ShardHandle};
 use super::options::Settings;
 use super::slot::Phase;
@@ -33,7 +33,11 @@ const TURN: Duration = Duration::from_millis(1);
 
 /// Looks at sockets and inbox before a room's round begins, while they bring anything: what is there
 /// already leaves with the same sends.
-const GATHER: usize = 4;
+const GATHER: usize = 8;
+
+/// Looks one after another that bring nothing, after which a round begins. The first may be too early for
+/// answers of clients whose messages have just left.
+const QUIET: usize = 2;
 
 /// Time between two packets that leave in turns of their own, in microseconds.
 const PACE_US: u64 = 1_000;
@@ -48,6 +52,7 @@ pub struct Shard {
     events: mio::Events,
     batch: VecDeque<Inbound>,
     core: Core,
+    hosts_hub: bool,
 }
 
 impl Shard {
@@ -60,8 +65,10 @@ impl Shard {
         let waker = mio::Waker::new(poll.registry(), INBOX)?;
         let handle = ShardHandle::new(index, settings.inbox, waker);
         let registry = poll.registry().try_clone()?;
+        let hosts_hub = settings.hosts_hub;
         let core = Core::new(index, settings, handle, registry, requests);
-        Ok(Self { poll, events: mio::Events::with_capacity(EVENTS), batch: VecDeque::with_capacity(INBOX_ROOM), core })
+        let (events, batch) = (mio::Events::with_capacity(EVENTS), VecDeque::with_capacity(INBOX_ROOM));
+        Ok(Self { poll, events, batch, core, hosts_hub })
     }
 
     /// A sender into the inbox.
@@ -75,14 +82,15 @@ impl Shard {
     /// # Errors
     /// The poll cannot be registered with the runtime, or fails.
     pub async fn run(self, stop: CancellationToken) -> io::Result<()> {
-        let Self { poll, mut events, mut batch, mut core } = self;
+        let Self { poll, mut events, mut batch, mut core, hosts_hub } = self;
         let mut outer = watch(poll)?;
         let mut turn = Instant::now();
         let mut woken = turn;
         while !stop.is_cancelled() {
             core.tick();
+            let mut quiet = 0;
             for _ in 0..GATHER {
-                if !core.begins_round() {
+                if quiet == QUIET || !core.begins_round() {
                     break;
                 }
                 let sockets = look(outer.get_mut(), &mut events, Some(Duration::ZERO))?;
@@ -90,10 +98,8 @@ impl Shard {
                     core.on_events(&events);
                 }
                 let inbox = core.serve_inbox(&mut batch);
-                core.pass_requests_and_yield();
-                if !sockets && !inbox {
-                    break;
-                }
+                give_way(core.pass_requests(), hosts_hub).await;
+                quiet = if sockets || inbox { 0 } else { quiet + 1 };
             }
             core.tick();
             let swept = core.sweep();
@@ -118,7 +124,8 @@ impl Shard {
             let again = core.serve_again();
             let inbox = core.serve_inbox(&mut batch);
             core.expire();
-            let waits = core.pass_requests_and_yield();
+            let passed = core.pass_requests();
+            give_way(passed, hosts_hub).await;
             if swept == Swept::Cohort || sockets || again || inbox {
                 if turn.elapsed() >= TURN {
                     core.publish_gauges();
@@ -145,7 +152,7 @@ impl Shard {
                 continue;
             }
             add(&core.handle.stats().busy_us, woken.elapsed().as_micros() as u64);
-            let retry = waits.then(|| core.now() + RETRY_MS);
+            let retry = (passed == Passed::Some).then(|| core.now() + RETRY_MS);
             let wake = core.wheel.next().into_iter().chain(retry).min();
             let wake = wake.map(|at| core.instant(at).into());
             tokio::select! {
@@ -159,6 +166,16 @@ impl Shard {
         }
         core.handle.close();
         Ok(())
+    }
+}
+
+/// Where the hub shares this core, it has the core for new wishes now: it answers them together then,
+/// instead of being interrupted by every socket that is readable.
+async fn give_way(passed: Passed, hosts_hub: bool) {
+    match (passed, hosts_hub) {
+        (Passed::Nothing, _) => {}
+        (Passed::All | Passed::Some, true) => tokio::task::yield_now().await,
+        (Passed::All | Passed::Some, false) => std::thread::yield_now(),
     }
 }
 

@@ -5,6 +5,7 @@ use super::{EventFeed, FeedItem};
 use crate::config::NatsOptions;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Statistics, Subscriber};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::SelectAll;
 use futures_util::{Stream, StreamExt};
@@ -393,7 +394,9 @@ fn room_message(room: &RoomName, subject: &str, message: Message) -> Option<Feed
     let id = last(&headers, subject::MSG_ID).and_then(MessageId::parse).unwrap_or(MessageId([0; 16]));
     let time = last(&headers, TIME_STAMP).and_then(time::parse_utc).unwrap_or(0);
     let traceparent = last(&headers, subject::TRACEPARENT).map(str::to_owned);
-    Some(FeedMessage::Event { room, seq, previous, id, time, body: message.payload, traceparent })
+    // The payload is a part of the connection's read buffer, and a kept part would keep all of it.
+    let body = Bytes::copy_from_slice(&message.payload);
+    Some(FeedMessage::Event { room, seq, previous, id, time, body, traceparent })
 }
 
 /// A header as the server wrote it: the last of several. One that a client smuggled in stands before it.

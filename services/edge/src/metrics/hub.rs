@@ -67,6 +67,7 @@ pub struct HubMetrics {
     sessions: Family<Labels, Gauge>,
     rooms: Gauge,
     unresolved: Gauge,
+    cache_bytes: Gauge,
     beat_age: Gauge,
     echo_age: Gauge,
 }
@@ -88,6 +89,7 @@ impl HubMetrics {
             sessions: Family::default(),
             rooms: Gauge::default(),
             unresolved: Gauge::default(),
+            cache_bytes: Gauge::default(),
             beat_age: Gauge::default(),
             echo_age: Gauge::default(),
         };
@@ -120,6 +122,11 @@ impl HubMetrics {
         registry.register("plaza_edge_sessions", "Sessions of this edge by protocol", m.sessions.clone());
         registry.register("plaza_rooms", "Rooms that are heard here", m.rooms.clone());
         registry.register("plaza_unresolved_publishes", "Publishes without a result yet", m.unresolved.clone());
+        registry.register(
+            "plaza_feed_cache_bytes",
+            "Memory of the newest events of all rooms, at most feed-cache-bytes",
+            m.cache_bytes.clone(),
+        );
         registry.register("plaza_beat_age_milliseconds", "Time since the last beat of the store", m.beat_age.clone());
         registry.register(
             "plaza_echo_age_milliseconds",
@@ -127,7 +134,7 @@ impl HubMetrics {
             m.echo_age.clone(),
         );
         // Series that alerts compare with their past exist from the start.
-        metrics.tick([0; Variant::COUNT], 0, 0);
+        metrics.tick([0; Variant::COUNT], 0, 0, 0);
         begin_at_zero(&metrics.publishes, "result", &["ok", "busy", "rate_limited", "timeout", "unavailable"]);
         begin_at_zero(&metrics.recoveries, "result", &["complete", "incomplete", "unknown"]);
         begin_at_zero(&metrics.resets, "reason", &["epoch", "rolled_back", "trimmed", "unavailable"]);
@@ -158,7 +165,7 @@ impl HubMetrics {
     }
 
     /// Numbers of now; sessions by [`Variant`].
-    pub fn tick(&self, sessions: [u32; Variant::COUNT], rooms: usize, unresolved: usize) {
+    pub fn tick(&self, sessions: [u32; Variant::COUNT], rooms: usize, unresolved: usize, cache_bytes: usize) {
         let protocols: [(&str, &[Variant]); 3] = [
             ("socketio", &[Variant::TextZh, Variant::TextEn, Variant::Event]),
             ("plaza-json", &[Variant::PlazaJson]),
@@ -170,6 +177,7 @@ impl HubMetrics {
         }
         self.rooms.set(rooms as i64);
         self.unresolved.set(unresolved as i64);
+        self.cache_bytes.set(cache_bytes as i64);
     }
 
     /// Milliseconds since the last beat and the last echo.

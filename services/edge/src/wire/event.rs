@@ -1,6 +1,6 @@
 //! Room events as complete WebSocket frames, once per variant.
 
-use super::json::{ObjectWriter, write_string};
+use super::json::{ObjectWriter, write_pieces};
 use super::plaza;
 use super::socketio::{self, lines};
 use super::websocket::{FrameBuffer, Opcode};
@@ -10,7 +10,6 @@ use plaza_proto::code::Locale;
 use plaza_proto::event::event::{Content, Kind};
 use plaza_proto::ids::RoomName;
 use plaza_proto::position::Position;
-use std::borrow::Cow;
 
 /// What follows the argument of a Socket.IO event. The stock client takes the last argument of an event
 /// for its offset whenever it is a string.
@@ -67,16 +66,16 @@ type Written = Option<()>;
 
 /// The tutorial's line of an event, or the event itself for data.
 fn write_line(out: &mut Vec<u8>, locale: Locale, event: &RoomEvent) -> Written {
-    let name = &event.event.username;
+    let name = event.event.username.as_str();
     let line = match (event.event.kind(), &event.event.content) {
-        (Kind::Text, Some(Content::Text(text))) => Cow::Owned(format!("{name}:{text}")),
-        (Kind::Notice, Some(Content::Text(text))) => Cow::Borrowed(text.as_str()),
-        (Kind::Left, _) => Cow::Owned(lines::left(locale, name)),
+        (Kind::Text, Some(Content::Text(text))) => [name, ":", text],
+        (Kind::Notice, Some(Content::Text(text))) => ["", "", text],
+        (Kind::Left, _) => [name, "", lines::left(locale)],
         (Kind::Data, _) => return write_data(out, event),
         _ => return None,
     };
     socketio::begin_event(out, "/", None, "message");
-    write_string(argument(out), &line);
+    write_pieces(argument(out), &line);
     Some(())
 }
 
@@ -96,7 +95,7 @@ fn write_object(out: &mut Vec<u8>, room: &RoomName, event: &RoomEvent) -> Writte
     let mut object = ObjectWriter::new(argument(out));
     object.string("room", room.as_str());
     if text.is_some() {
-        object.display("id", event.id).display("position", event.position);
+        object.plain("id", &event.id.encode()).plain("position", &event.position.encode());
     }
     if stored.kind() != Kind::Notice {
         object.string("username", &stored.username);

@@ -11,6 +11,7 @@ use crate::validate;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 use plaza_kit::shutdown::Shutdown;
+use plaza_proto::batch::Batch;
 use plaza_proto::code::Code;
 use plaza_proto::fanout as api;
 use plaza_proto::fanout::fanout_service_server::{FanoutService, FanoutServiceServer};
@@ -47,7 +48,7 @@ impl Fanout {
     /// What `PublishStream` does, for an edge in the same process.
     pub fn publish_here(
         &self,
-        batches: BoxStream<'static, api::PublishBatch>,
+        batches: BoxStream<'static, Batch<Arc<api::PublishItem>>>,
     ) -> BoxStream<'static, Result<api::PublishResults, Status>> {
         publish::stream(self.clone(), batches.map(Ok).boxed())
     }
@@ -131,7 +132,7 @@ impl FanoutService for Fanout {
         &self,
         request: Request<Streaming<api::PublishBatch>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        let stream = publish::stream(self.clone(), request.into_inner().boxed());
+        let stream = publish::stream(self.clone(), request.into_inner().map(|batch| batch.map(Batch::from)).boxed());
         self.counted("PublishStream", Ok(stream))
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt, unfold};
 use plaza_kit::chaos::{self, Step};
+use plaza_proto::batch::Batch;
 use plaza_proto::code::Code;
 use plaza_proto::fanout as api;
 use plaza_proto::fanout::publish_item::Target;
@@ -14,6 +15,7 @@ use plaza_proto::fanout::publish_result::Outcome as Wire;
 use plaza_proto::ids::MessageId;
 use plaza_proto::position::{Epoch, Position};
 use prost::Message;
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -24,8 +26,8 @@ const MAX_RESULTS: usize = 64;
 /// The most items of one batch: four times what the contract promises, and still below a gRPC message.
 const MAX_ITEMS: usize = 256;
 
-/// Batches of an edge.
-pub(super) type Batches = BoxStream<'static, Result<api::PublishBatch, Status>>;
+/// Batches of an edge. Those from this process share their items with it.
+pub(super) type Batches<I> = BoxStream<'static, Result<Batch<I>, Status>>;
 
 /// Stores or passes on one event.
 pub(super) async fn unary(fanout: &Fanout, request: api::PublishRequest) -> Result<api::PublishResponse, Status> {
@@ -36,8 +38,9 @@ pub(super) async fn unary(fanout: &Fanout, request: api::PublishRequest) -> Resu
         retry: request.retry,
         volatile: request.volatile,
         traceparent: String::new(),
+        message_id: Bytes::new(),
     };
-    let outcome = start(fanout, item).get().await;
+    let outcome = start(fanout, &item).get().await;
     count(fanout, &outcome);
     match outcome {
         Wire::Ok(stored) => Ok(api::PublishResponse { ok: Some(stored) }),
@@ -53,20 +56,23 @@ pub(super) async fn unary(fanout: &Fanout, request: api::PublishRequest) -> Resu
 
 /// Results for the batches of a stream. It is polled by the connection itself: no task and no channel
 /// stand between a batch and its results, and an edge that takes no results sends no more batches.
-pub(super) fn stream(fanout: Fanout, batches: Batches) -> BoxStream<'static, Result<api::PublishResults, Status>> {
+pub(super) fn stream<I: Borrow<api::PublishItem> + Send + 'static>(
+    fanout: Fanout,
+    batches: Batches<I>,
+) -> BoxStream<'static, Result<api::PublishResults, Status>> {
     let link = Link { fanout, batches: Some(batches), pending: FuturesUnordered::new(), ready: VecDeque::new() };
     unfold(link, |mut link| async { link.next().await.map(|results| (results, link)) }).boxed()
 }
 
-struct Link {
+struct Link<I> {
     fanout: Fanout,
     /// `None` once the edge has sent its last batch, or this server drains.
-    batches: Option<Batches>,
+    batches: Option<Batches<I>>,
     pending: FuturesUnordered<Tagged>,
     ready: VecDeque<api::PublishResult>,
 }
 
-impl Link {
+impl<I: Borrow<api::PublishItem> + Send> Link<I> {
     async fn next(&mut self) -> Option<Result<api::PublishResults, Status>> {
         while self.ready.is_empty() {
             if self.batches.is_none() && self.pending.is_empty() {
@@ -100,7 +106,7 @@ impl Link {
         Ok(())
     }
 
-    fn take(&mut self, batch: api::PublishBatch) -> Result<(), Status> {
+    fn take(&mut self, batch: Batch<I>) -> Result<(), Status> {
         if batch.items.len() > MAX_ITEMS {
             let message = format!("a batch has {} items; at most {MAX_ITEMS} are allowed", batch.items.len());
             return Err(Code::BadRequest.status(message));
@@ -109,6 +115,7 @@ impl Link {
             self.fanout.log.hear(Position { epoch: Epoch(epoch.to_be_bytes()), seq, check });
         }
         for item in batch.items {
+            let item = item.borrow();
             let tag = item.tag;
             match start(&self.fanout, item) {
                 Answer::Now(outcome) => self.resolve(tag, outcome),
@@ -124,7 +131,7 @@ impl Link {
     }
 }
 
-async fn next_batch(batches: &mut Option<Batches>) -> Result<Option<api::PublishBatch>, Status> {
+async fn next_batch<I>(batches: &mut Option<Batches<I>>) -> Result<Option<Batch<I>>, Status> {
     match batches {
         Some(batches) => batches.next().await.transpose(),
         None => Ok(None),
@@ -147,7 +154,7 @@ impl Future for Tagged {
 }
 
 /// Checks an item and hands it to the log.
-fn start(fanout: &Fanout, item: api::PublishItem) -> Answer<Wire> {
+fn start(fanout: &Fanout, item: &api::PublishItem) -> Answer<Wire> {
     match Checked::new(item) {
         Ok(Checked::Store(mut publish)) => {
             let id = publish.id;
@@ -184,24 +191,32 @@ enum Checked {
 }
 
 impl Checked {
-    fn new(item: api::PublishItem) -> Result<Self, Refusal> {
+    fn new(item: &api::PublishItem) -> Result<Self, Refusal> {
         let missing = |field| Refusal::new(Code::BadRequest, format!("{field} is missing"));
-        let event = item.event.ok_or_else(|| missing("event"))?;
-        let room = match item.target {
-            Some(Target::Room(room)) => validate::room(&room)?,
-            Some(Target::Echo(edge)) => return Ok(Self::PassOn(echo(edge, event))),
+        let event = item.event.as_ref().ok_or_else(|| missing("event"))?;
+        let room = match &item.target {
+            Some(Target::Room(room)) => validate::room(room)?,
+            Some(Target::Echo(edge)) => return Ok(Self::PassOn(echo(edge.clone(), event.clone()))),
             None => return Err(missing("room")),
         };
-        let (event, body) = validate::event(event, item.volatile)?;
-        let traceparent = (!item.traceparent.is_empty()).then_some(item.traceparent);
+        let id = match (event.client_id.as_str(), &*item.message_id) {
+            ("", []) => MessageId(rand::random()),
+            ("", id) => MessageId(id.try_into().map_err(|_| {
+                Refusal::new(Code::BadRequest, format!("message_id has {} bytes; 16 or none are allowed", id.len()))
+            })?),
+            (client_id, []) => MessageId::derive(&room, &event.user_id, client_id),
+            _ => {
+                return Err(Refusal::new(
+                    Code::BadRequest,
+                    "message_id and event.client_id are set; one of them is allowed",
+                ));
+            }
+        };
+        let body = validate::event(event, item.volatile)?;
+        let traceparent = (!item.traceparent.is_empty()).then(|| item.traceparent.clone());
         if item.volatile {
             return Ok(Self::PassOn(Emit::Volatile { room, body, traceparent }));
         }
-        let id = if event.client_id.is_empty() {
-            MessageId(rand::random())
-        } else {
-            MessageId::derive(&room, &event.user_id, &event.client_id)
-        };
         Ok(Self::Store(Publish { room, id, body, retry: item.retry, traceparent }))
     }
 }

@@ -43,7 +43,9 @@ pub fn parse(answer: &ReadResponse) -> Option<(Epoch, Vec<Stored>)> {
         // An event that no Plaza wrote has no id of ours; it still has its place.
         let id = MessageId::parse(&event.id).unwrap_or(MessageId([0; 16]));
         let (seq, previous, time) = (event.seq, event.previous, event.time);
-        Stored { seq, previous, id, time, body: event.event.clone(), traceparent: None }
+        // A part of the answer's buffer, which would be kept as a whole.
+        let body = Bytes::copy_from_slice(&event.event);
+        Stored { seq, previous, id, time, body, traceparent: None }
     });
     let events: Vec<_> = events.collect();
     events.is_sorted_by(|a, b| a.seq < b.seq).then_some((epoch, events))
@@ -80,8 +82,9 @@ impl Ring {
         Some((self.events[at].id, self.events[at].time))
     }
 
+    /// What it takes, places for further events included.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes.saturating_sub(self.events.len() * OVERHEAD) + self.events.capacity() * size_of::<Stored>()
     }
 
     /// Forgets all events; those after `base` are to follow.

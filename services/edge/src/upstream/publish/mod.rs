@@ -14,11 +14,13 @@ mod tests;
 use crate::bridge::{ConnKey, RoomId};
 use crate::feed::sequencer::Millis;
 use plaza_kit::chaos::{self, Rule, Step};
+use plaza_proto::batch::Batch;
 use plaza_proto::code::Code;
 use plaza_proto::fanout::publish_result::Outcome as Wire;
-use plaza_proto::fanout::{Place, PublishBatch, PublishItem, PublishResult, Stored};
+use plaza_proto::fanout::{Place, PublishItem, PublishResult, Stored};
 use plaza_proto::position::Position;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Unresolved events of this edge on their way; the same number may wait.
@@ -33,6 +35,9 @@ const BUDGET: Millis = 15_000;
 /// Wait before an event with an unknown outcome is sent again.
 const AGAIN: Millis = 75;
 
+/// Events on their way; each stays here, too, until it is resolved.
+pub type Shared = Batch<Arc<PublishItem>>;
+
 /// What a stream's task tells the hub.
 #[derive(Debug)]
 pub enum LinkEvent {
@@ -41,7 +46,7 @@ pub enum LinkEvent {
         /// Names the stream; never used again.
         stream: u64,
         /// Its batches.
-        batches: mpsc::Sender<PublishBatch>,
+        batches: mpsc::Sender<Shared>,
     },
     /// The stream broke: what it has not answered is unresolved.
     Down {
@@ -83,7 +88,7 @@ pub struct Resolved {
 
 #[derive(Debug)]
 struct Flight {
-    item: PublishItem,
+    item: Arc<PublishItem>,
     origin: Origin,
     since: Millis,
     /// On this stream; `None`: to be sent.
@@ -94,8 +99,8 @@ struct Flight {
 #[derive(Debug)]
 struct Stream {
     id: u64,
-    batches: mpsc::Sender<PublishBatch>,
-    batch: Vec<PublishItem>,
+    batches: mpsc::Sender<Shared>,
+    batch: Vec<Arc<PublishItem>>,
     bytes: usize,
 }
 
@@ -168,7 +173,7 @@ impl Link {
     }
 
     /// A stream is open.
-    pub fn up(&mut self, id: u64, batches: mpsc::Sender<PublishBatch>, now: Millis) {
+    pub fn up(&mut self, id: u64, batches: mpsc::Sender<Shared>, now: Millis) {
         self.streams.push(Stream { id, batches, batch: Vec::new(), bytes: 0 });
         self.send_due(now);
     }
@@ -248,7 +253,7 @@ impl Link {
         place.0 = place.0.wrapping_add(1);
         let tag = tag(index, place.0);
         item.tag = tag;
-        place.1 = Some(Flight { item, origin, since, stream: None, sends: 0 });
+        place.1 = Some(Flight { item: Arc::new(item), origin, since, stream: None, sends: 0 });
         self.flying += 1;
         if self.unsent.is_empty() {
             self.put(tag, since);
@@ -273,8 +278,8 @@ impl Link {
         let Some(flight) = self.flight(tag) else { return };
         flight.stream = Some(id);
         flight.sends += 1;
-        let item = flight.item.clone();
-        let size = prost::Message::encoded_len(&item);
+        let item = Arc::clone(&flight.item);
+        let size = prost::Message::encoded_len(&*item);
         if self.streams[index].bytes + size > BATCH.1 {
             self.flush_stream(index, now);
         }
@@ -293,7 +298,7 @@ impl Link {
         }
         let items = std::mem::take(&mut stream.batch);
         stream.bytes = 0;
-        if let Err(refused) = stream.batches.try_send(PublishBatch { items, known: self.known }) {
+        if let Err(refused) = stream.batches.try_send(Batch { items, known: self.known }) {
             let (mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) = refused;
             // A stream that takes no more is slow or gone: another one next, and these a little later.
             self.next_stream = self.next_stream.wrapping_add(1);

@@ -1,12 +1,12 @@
 //! One `PublishStream` per fanout endpoint, opened again when it breaks; or none, where the service is in
 //! the same process.
 
-use super::LinkEvent;
+use super::{LinkEvent, Shared};
 use crate::upstream::{Backoff, Context, Outcome};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, Stream, StreamExt};
+use plaza_proto::fanout::PublishResults;
 use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
-use plaza_proto::fanout::{PublishBatch, PublishResults};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use tonic::transport::{Endpoint, Uri};
 const BATCHES: usize = 16;
 
 /// A fanout service in this process: batches in, results out, as its `PublishStream` gives them.
-pub type Local = Box<dyn FnOnce(BoxStream<'static, PublishBatch>) -> Results + Send>;
+pub type Local = Box<dyn FnOnce(BoxStream<'static, Shared>) -> Results + Send>;
 
 /// What a fanout service answers.
 pub type Results = BoxStream<'static, Result<PublishResults, tonic::Status>>;
@@ -127,22 +127,22 @@ async fn session(uri: &Uri, number: u64, context: &Context) -> Result<(), tonic:
     let channel = endpoint.connect().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
     let (batches, outbound) = mpsc::channel(BATCHES);
     let mut client = FanoutServiceClient::new(channel);
-    let results = client.publish_stream(counted(outbound, context)).await?.into_inner();
+    let results = client.publish_stream(counted(outbound, context).map(Into::into)).await?.into_inner();
     tracing::info!(endpoint = %uri, "publish stream open");
     let _broken = pump(number, batches, results.boxed(), context).await;
     Ok(())
 }
 
 /// Batches on their way, and how large they are.
-fn counted(batches: mpsc::Receiver<PublishBatch>, context: &Context) -> impl Stream<Item = PublishBatch> + 'static {
+fn counted(batches: mpsc::Receiver<Shared>, context: &Context) -> impl Stream<Item = Shared> + 'static {
     let events = context.metrics.batch_events.clone();
-    ReceiverStream::new(batches).inspect(move |batch: &PublishBatch| events.observe(batch.items.len() as f64))
+    ReceiverStream::new(batches).inspect(move |batch: &Shared| events.observe(batch.items.len() as f64))
 }
 
 /// Tells the hub of an open stream, and what comes back on it until it ends.
 async fn pump(
     number: u64,
-    batches: mpsc::Sender<PublishBatch>,
+    batches: mpsc::Sender<Shared>,
     mut results: Results,
     context: &Context,
 ) -> Result<(), tonic::Status> {

@@ -14,14 +14,14 @@ fn item() -> PublishItem {
 }
 
 /// A link with one stream, and the stream's other end.
-fn linked() -> (Link, mpsc::Receiver<PublishBatch>) {
+fn linked() -> (Link, mpsc::Receiver<Shared>) {
     let mut link = Link::default();
     let (batches, sent) = mpsc::channel(16);
     link.up(1, batches, 0);
     (link, sent)
 }
 
-fn sent(stream: &mut mpsc::Receiver<PublishBatch>) -> Vec<u64> {
+fn sent(stream: &mut mpsc::Receiver<Shared>) -> Vec<u64> {
     let mut tags = Vec::new();
     while let Ok(batch) = stream.try_recv() {
         assert!(batch.items.len() <= 64);
@@ -154,7 +154,7 @@ proptest! {
     #[test]
     fn every_submit_has_exactly_one_end(steps in proptest::collection::vec((0..6_u8, 0..4_u32), 1..300)) {
         let mut link = Link::default();
-        let mut streams: Vec<(u64, mpsc::Receiver<PublishBatch>)> = Vec::new();
+        let mut streams: Vec<(u64, mpsc::Receiver<Shared>)> = Vec::new();
         let (mut open, mut next_stream, mut next_id, mut now) = (Vec::new(), 1, 1, 0);
         let mut done: Vec<Resolved> = Vec::new();
         let mut accepted = 0;

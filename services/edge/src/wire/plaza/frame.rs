@@ -131,10 +131,9 @@ impl BadFrame {
     }
 }
 
-/// A stored event as clients see it; `previous` is left out of history pages.
-pub fn client_event(room: &RoomName, event: &RoomEvent, previous: Option<Position>) -> client::Event {
-    let stored = &*event.event;
-    let kind = match stored.kind() {
+/// What clients call a kind.
+pub(super) const fn kind_name(kind: Kind) -> &'static str {
+    match kind {
         Kind::Text => "text",
         Kind::Data => "data",
         Kind::Joined => "joined",
@@ -143,12 +142,17 @@ pub fn client_event(room: &RoomName, event: &RoomEvent, previous: Option<Positio
         Kind::Notice => "notice",
         Kind::Typing => "typing",
         Kind::Unspecified => "unknown",
-    };
+    }
+}
+
+/// A stored event as clients see it; `previous` is left out of history pages.
+pub fn client_event(room: &RoomName, event: &RoomEvent, previous: Option<Position>) -> client::Event {
+    let stored = &*event.event;
     client::Event {
         room: room.to_string(),
         position: event.position.to_string(),
         previous: previous.map(|p| p.to_string()).unwrap_or_default(),
-        kind: kind.to_owned(),
+        kind: kind_name(stored.kind()).to_owned(),
         username: stored.username.clone(),
         content: stored.content.as_ref().map(|content| match content {
             StoredContent::Text(text) => client::event::Content::Text(text.clone()),

@@ -1,11 +1,12 @@
 //! The JSON form: `{"id"?, "<body>": {...}}` with lowerCamelCase names.
 
-use super::frame::{BadFrame, Body, ClientFrame, Content, Hello, Publish, client_event};
+use super::frame::{BadFrame, Body, ClientFrame, Content, Hello, Publish, kind_name};
 use crate::bridge::RoomEvent;
 use crate::wire::json::{MAX_INTEGER, ObjectWriter, valid};
 use crate::wire::websocket::{FrameBuffer, Opcode};
 use bytes::Bytes;
 use plaza_proto::client::{self, ServerFrame, server_frame};
+use plaza_proto::event::event::Content as StoredContent;
 use plaza_proto::ids::RoomName;
 use plaza_proto::position::Position;
 use serde::Deserialize;
@@ -243,33 +244,74 @@ fn write_body(outer: &mut ObjectWriter<'_>, body: &server_frame::Body) {
     }
 }
 
+/// An event as its object shows it. Ids, positions and kinds need no escape.
+struct Shown<'a> {
+    room: &'a str,
+    position: &'a [u8],
+    previous: &'a [u8],
+    kind: &'a str,
+    username: &'a str,
+    content: Option<ShownContent<'a>>,
+    at: u64,
+    id: &'a [u8],
+    user_id: &'a str,
+    client_id: &'a str,
+    previous_username: &'a str,
+}
+
+enum ShownContent<'a> {
+    Text(&'a str),
+    Data { kind: &'a str, json: &'a [u8] },
+}
+
+impl Shown<'_> {
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut object = ObjectWriter::new(out);
+        object.string("room", self.room).plain("position", self.position);
+        if !self.previous.is_empty() {
+            object.plain("previous", self.previous);
+        }
+        object.plain("kind", self.kind.as_bytes()).string_if("username", self.username);
+        match self.content {
+            Some(ShownContent::Text(text)) => {
+                object.string("text", text);
+            }
+            Some(ShownContent::Data { kind, json }) => {
+                // A backend's data that is no JSON must not break the frame around it.
+                object.string("type", kind).raw("data", valid(json).unwrap_or("null").as_bytes());
+            }
+            None => {}
+        }
+        object
+            .integer("at", self.at)
+            .plain("id", self.id)
+            .string("userId", self.user_id)
+            .string_if("clientId", self.client_id)
+            .string_if("previousUsername", self.previous_username)
+            .end();
+    }
+}
+
 /// Writes an event as an object: in frames, in history pages, and in acks on Socket.IO.
 pub fn write_event(out: &mut Vec<u8>, event: &client::Event) {
-    let mut object = ObjectWriter::new(out);
-    object
-        .string("room", &event.room)
-        .string("position", &event.position)
-        .string_if("previous", &event.previous)
-        .string("kind", &event.kind)
-        .string_if("username", &event.username);
-    match &event.content {
-        Some(client::event::Content::Text(text)) => {
-            object.string("text", text);
-        }
-        Some(client::event::Content::Data(data)) => {
-            // A backend's data that is no JSON must not break the frame around it.
-            let json = valid(&data.data).unwrap_or("null");
-            object.string("type", &data.r#type).raw("data", json.as_bytes());
-        }
-        None => {}
-    }
-    object
-        .integer("at", event.at)
-        .string("id", &event.id)
-        .string("userId", &event.user_id)
-        .string_if("clientId", &event.client_id)
-        .string_if("previousUsername", &event.previous_username)
-        .end();
+    let content = event.content.as_ref().map(|content| match content {
+        client::event::Content::Text(text) => ShownContent::Text(text),
+        client::event::Content::Data(data) => ShownContent::Data { kind: &data.r#type, json: &data.data },
+    });
+    let shown = Shown {
+        room: &event.room,
+        position: event.position.as_bytes(),
+        previous: event.previous.as_bytes(),
+        kind: &event.kind,
+        username: &event.username,
+        content,
+        at: event.at,
+        id: event.id.as_bytes(),
+        user_id: &event.user_id,
+        client_id: &event.client_id,
+        previous_username: &event.previous_username,
+    };
+    shown.write(out);
 }
 
 /// Writes a list of events.
@@ -303,10 +345,32 @@ pub fn frame(frame: &ServerFrame) -> Bytes {
     buffer.finish(Opcode::Text)
 }
 
-/// A room event as a complete WebSocket frame.
+/// A room event as a complete WebSocket frame, written without a copy of the event.
 pub fn event_frame(room: &RoomName, event: &RoomEvent, previous: Option<Position>) -> Bytes {
-    let body = server_frame::Body::Event(client_event(room, event, previous));
-    frame(&ServerFrame { id: 0, body: Some(body) })
+    let stored = &*event.event;
+    let content = stored.content.as_ref().map(|content| match content {
+        StoredContent::Text(text) => ShownContent::Text(text),
+        StoredContent::Data(data) => ShownContent::Data { kind: &data.r#type, json: &data.json },
+    });
+    let previous = previous.map(|position| position.encode());
+    let shown = Shown {
+        room: room.as_str(),
+        position: &event.position.encode(),
+        previous: previous.as_ref().map_or(&[], |text| &text[..]),
+        kind: kind_name(stored.kind()),
+        username: &stored.username,
+        content,
+        at: event.time,
+        id: &event.id.encode(),
+        user_id: &stored.user_id,
+        client_id: &stored.client_id,
+        previous_username: &stored.previous_username,
+    };
+    let mut buffer = FrameBuffer::with_capacity(512);
+    let mut outer = ObjectWriter::new(buffer.payload());
+    shown.write(outer.key("event"));
+    outer.end();
+    buffer.finish(Opcode::Text)
 }
 
 /// "Somebody is typing" as a complete WebSocket frame.

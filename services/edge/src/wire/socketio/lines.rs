@@ -34,10 +34,10 @@ pub fn name_not_set(locale: Locale, reason: &str) -> String {
     }
 }
 
-/// To everyone in the room that a user has left.
-pub fn left(locale: Locale, username: &str) -> String {
+/// To everyone in the room that a user has left: what follows the name.
+pub const fn left(locale: Locale) -> &'static str {
     match locale {
-        Locale::Zh => format!("{username} 已离开聊天室。"),
-        Locale::En => format!("{username} has left the chat room."),
+        Locale::Zh => " 已离开聊天室。",
+        Locale::En => " has left the chat room.",
     }
 }

@@ -1,7 +1,8 @@
-//! The ids of recent messages.
+//! The ids of recent messages, in two generations: the older one is forgotten as a whole, so that an id costs
+//! one insertion and nothing at its end.
 
 use plaza_proto::ids::MessageId;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Which ids were stored within the window, and where. Time is passed in, in milliseconds.
@@ -9,39 +10,33 @@ use std::time::Duration;
 pub(super) struct Dedupe {
     window_ms: u64,
     capacity: usize,
-    seqs: HashMap<MessageId, u64>,
-    /// Oldest first.
-    ids: VecDeque<(u64, MessageId)>,
+    /// Sequence and time of each id.
+    young: HashMap<MessageId, (u64, u64)>,
+    old: HashMap<MessageId, (u64, u64)>,
+    /// When the first of the young was stored.
+    since: u64,
 }
 
 impl Dedupe {
+    /// Of the ids within the window at least the newest `capacity` are known; more than twice as many are
+    /// never held.
     pub(super) fn new(window: Duration, capacity: usize) -> Self {
         let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-        Self { window_ms, capacity, seqs: HashMap::new(), ids: VecDeque::new() }
+        Self { window_ms, capacity: capacity.max(1), young: HashMap::new(), old: HashMap::new(), since: 0 }
     }
 
-    pub(super) fn get(&self, id: MessageId) -> Option<u64> {
-        self.seqs.get(&id).copied()
+    pub(super) fn get(&self, id: MessageId, now: u64) -> Option<u64> {
+        let (seq, stored) = self.young.get(&id).or_else(|| self.old.get(&id))?;
+        (stored.saturating_add(self.window_ms) >= now).then_some(*seq)
     }
 
     pub(super) fn insert(&mut self, id: MessageId, seq: u64, now: u64) {
-        if self.ids.len() >= self.capacity {
-            self.forget_oldest();
+        if self.young.len() >= self.capacity || self.since.saturating_add(self.window_ms) < now {
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.young.clear();
+            self.since = now;
         }
-        self.seqs.insert(id, seq);
-        self.ids.push_back((now, id));
-    }
-
-    pub(super) fn expire(&mut self, now: u64) {
-        while self.ids.front().is_some_and(|(stored, _)| stored.saturating_add(self.window_ms) < now) {
-            self.forget_oldest();
-        }
-    }
-
-    fn forget_oldest(&mut self) {
-        if let Some((_, id)) = self.ids.pop_front() {
-            self.seqs.remove(&id);
-        }
+        self.young.insert(id, (seq, now));
     }
 }
 
@@ -49,22 +44,31 @@ impl Dedupe {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_id_is_known_within_the_window_and_not_after() {
-        let mut dedupe = Dedupe::new(Duration::from_secs(2), 10);
-        dedupe.insert(MessageId([1; 16]), 7, 1_000);
-        dedupe.expire(3_000);
-        assert_eq!(dedupe.get(MessageId([1; 16])), Some(7));
-        dedupe.expire(3_001);
-        assert_eq!(dedupe.get(MessageId([1; 16])), None);
+    const fn id(n: u8) -> MessageId {
+        MessageId([n; 16])
     }
 
     #[test]
-    fn beyond_the_capacity_the_oldest_goes() {
+    fn an_id_is_known_within_the_window_and_not_after() {
+        let mut dedupe = Dedupe::new(Duration::from_secs(2), 10);
+        dedupe.insert(id(1), 7, 1_000);
+        dedupe.insert(id(2), 8, 2_900);
+        dedupe.insert(id(3), 9, 3_000);
+        assert_eq!(dedupe.get(id(1), 3_000), Some(7));
+        assert_eq!(dedupe.get(id(1), 3_001), None);
+        dedupe.insert(id(4), 10, 4_900);
+        assert_eq!([2, 3, 4].map(|n| dedupe.get(id(n), 4_900)), [Some(8), Some(9), Some(10)]);
+    }
+
+    #[test]
+    fn the_newest_are_known_and_twice_as_many_are_held_at_most() {
         let mut dedupe = Dedupe::new(Duration::from_secs(2), 2);
-        for n in 1..=3 {
-            dedupe.insert(MessageId([n; 16]), n.into(), 0);
+        for n in 1..=9 {
+            dedupe.insert(id(n), n.into(), 0);
+            assert!(dedupe.young.len() + dedupe.old.len() <= 4);
+            let newest = [n.saturating_sub(1).max(1), n];
+            assert_eq!(newest.map(|n| dedupe.get(id(n), 0)), newest.map(|n| Some(n.into())));
         }
-        assert_eq!([1, 2, 3].map(|n| dedupe.get(MessageId([n; 16]))), [None, Some(2), Some(3)]);
+        assert_eq!(dedupe.get(id(1), 0), None);
     }
 }

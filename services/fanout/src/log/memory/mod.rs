@@ -42,7 +42,8 @@ pub struct MemoryOptions {
     pub max_bytes: usize,
     /// How long a message id is remembered.
     pub dedupe_window: Duration,
-    /// The most message ids remembered, whatever the window: about 80 bytes each.
+    /// So many of the newest message ids are remembered within the window, and never more than twice as many:
+    /// about 50 bytes each.
     pub dedupe_ids: usize,
     /// Messages that the feed holds for a slow edge; beyond, they are dropped and a resync follows.
     pub feed_capacity: usize,
@@ -55,7 +56,7 @@ impl Default for MemoryOptions {
             history_age: Duration::from_secs(7 * 24 * 3600),
             max_bytes: 256 * 1024 * 1024,
             dedupe_window: Duration::from_secs(120),
-            dedupe_ids: 500_000,
+            dedupe_ids: 200_000,
             feed_capacity: 16_384,
         }
     }
@@ -120,10 +121,9 @@ impl MemoryLog {
         }
         let time = now();
         let mut state = self.state();
-        state.dedupe.expire(time);
         let earlier = state
             .dedupe
-            .get(publish.id)
+            .get(publish.id, time)
             .or_else(|| publish.retry.then(|| state.store.find(&publish.room, publish.id)).flatten());
         if let Some(seq) = earlier {
             state.feed.send(FeedMessage::Hint { room: publish.room, seq });

@@ -8,7 +8,6 @@ use plaza_proto::code::Code;
 use plaza_proto::fanout::command::Command as Body;
 use plaza_proto::fanout::{CloseSession, Renamed};
 use plaza_proto::session::Session;
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 /// A session and its recovery record.
@@ -18,8 +17,8 @@ pub(super) struct Record {
     canonical: String,
     unique: Option<String>,
     pid: Option<String>,
-    /// Rooms and the position of each join.
-    rooms: BTreeMap<String, String>,
+    /// Rooms and the position of each join, by name. Most have one, and a tree would take 500 bytes for it.
+    rooms: Vec<(String, String)>,
     /// Rooms that were left, the newest first.
     left: Vec<String>,
     /// When the recovery window ends; `None` while an edge holds it.
@@ -27,8 +26,13 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Where the room stands among those joined, or would.
+    fn find_room(&self, room: &str) -> Result<usize, usize> {
+        self.rooms.binary_search_by(|(joined, _)| joined.as_str().cmp(room))
+    }
+
     fn shown(&self) -> Session {
-        Session { rooms: self.rooms.keys().cloned().collect(), ..self.session.clone() }
+        Session { rooms: self.rooms.iter().map(|(room, _)| room.clone()).collect(), ..self.session.clone() }
     }
 }
 
@@ -67,7 +71,7 @@ impl State {
             canonical: String::new(),
             unique: None,
             pid: None,
-            rooms: BTreeMap::new(),
+            rooms: Vec::new(),
             left: Vec::new(),
             expires_at: None,
         });
@@ -123,7 +127,7 @@ impl State {
         self.reclaim(edge, &id, now);
         let record = self.sessions.get(&id).ok_or_else(not_found)?;
         let left = record.left.iter().map(|room| (room.clone(), String::new()));
-        Ok(Outcome::Recovered(record.shown(), record.rooms.clone().into_iter().chain(left).collect()))
+        Ok(Outcome::Recovered(record.shown(), record.rooms.iter().cloned().chain(left).collect()))
     }
 
     /// After a recovery the name is the session's again, unless somebody has claimed it meanwhile.
@@ -148,17 +152,24 @@ impl State {
 
     pub(super) fn join(&mut self, edge: &str, id: &str, room: &str, position: String) -> Result<Outcome, Refusal> {
         let record = self.held(edge, id)?;
-        if record.rooms.len() >= MAX_ROOMS && !record.rooms.contains_key(room) {
-            return Err(Refusal::new(Code::TooManyRooms, "the session is in 100 rooms; at most 100 are allowed"));
+        match record.find_room(room) {
+            Ok(place) => record.rooms[place].1 = position,
+            Err(_) if record.rooms.len() >= MAX_ROOMS => {
+                return Err(Refusal::new(Code::TooManyRooms, "the session is in 100 rooms; at most 100 are allowed"));
+            }
+            Err(place) => {
+                record.rooms.reserve_exact(1);
+                record.rooms.insert(place, (room.to_owned(), position));
+            }
         }
-        record.rooms.insert(room.to_owned(), position);
         record.left.retain(|left| left != room);
         Ok(Outcome::Done)
     }
 
     pub(super) fn leave(&mut self, edge: &str, id: &str, room: &str) -> Result<Outcome, Refusal> {
         let record = self.held(edge, id)?;
-        if record.rooms.remove(room).is_some() {
+        if let Ok(place) = record.find_room(room) {
+            record.rooms.remove(place);
             record.left.insert(0, room.to_owned());
             record.left.truncate(MAX_LEFT);
         }
