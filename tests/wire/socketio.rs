@@ -275,6 +275,35 @@ async fn s13_attachments_follow_their_header() {
     }
 }
 
+/// Attachments too large for one write of a socket, so that connections wait in the middle of packets.
+#[tokio::test]
+async fn s13_attachments_follow_their_header_with_eight_concurrent_senders() {
+    const HOLDERS: &str = "{\"_placeholder\":true,\"num\":0},{\"_placeholder\":true,\"num\":1}";
+    let target = Target::start().await;
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..8_u8 {
+        let mut ws = joined(&target).await;
+        senders.spawn(async move {
+            for n in 0..5_u8 {
+                let mut bytes = frame(TEXT, format!("452-{n}[\"message-with-ack\",{n},{HOLDERS}]"));
+                bytes.extend(frame(BINARY, vec![sender; 90_000]));
+                bytes.extend(frame(BINARY, vec![n; 50]));
+                bytes.extend(frame(TEXT, format!("42[\"message\",{sender}]")));
+                ws.write(bytes).await;
+            }
+            for n in 0..5_u8 {
+                ws.expect(&format!("462-{n}[{n},{HOLDERS}]")).await;
+                assert_eq!(ws.packet().await, Message::Binary(vec![sender; 90_000]));
+                assert_eq!(ws.packet().await, Message::Binary(vec![n; 50]));
+                ws.expect(&format!("42[\"message-back\",{sender}]")).await;
+            }
+        });
+    }
+    while let Some(ended) = senders.join_next().await {
+        ended.expect("a sender gets its packets whole");
+    }
+}
+
 #[tokio::test]
 async fn s14_wrong_attachments_close() {
     let target = Target::start().await;

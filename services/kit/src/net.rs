@@ -57,15 +57,16 @@ fn announce(listener: &TcpListener, flag: &'static str) -> io::Result<()> {
     Ok(())
 }
 
-/// Binds up to `n` non-blocking listeners on one address, among which Linux spreads connections.
-/// The first is bound without SO_REUSEPORT, so that a second process gets an error and does not
-/// silently take half of the connections. Where SO_REUSEPORT does not spread there is one listener.
+/// Binds `n` non-blocking listeners on one address (one when `n` is 0). Linux spreads connections among
+/// them: the first is bound without SO_REUSEPORT, so that a second process gets an error and does not
+/// silently take half of the connections. Elsewhere SO_REUSEPORT does not spread: there all take from one
+/// queue, and who is free takes the next connection.
 ///
 /// # Errors
 /// [`BindError`], with the remedy.
 pub fn bind_shared(addr: SocketAddr, flag: &'static str, n: usize) -> Result<Vec<TcpListener>, BindError> {
     let fail = |source| BindError { addr, flag, source };
-    if n <= 1 || !cfg!(target_os = "linux") {
+    if n <= 1 {
         return Ok(vec![bind(addr, flag)?]);
     }
     let first = bind_one(addr, Sharing::First).map_err(fail)?;
@@ -73,7 +74,8 @@ pub fn bind_shared(addr: SocketAddr, flag: &'static str, n: usize) -> Result<Vec
     announce(&first, flag).map_err(fail)?;
     let mut listeners = vec![first];
     for _ in 1..n {
-        listeners.push(bind_one(bound, Sharing::Next).map_err(fail)?);
+        let next = if cfg!(target_os = "linux") { bind_one(bound, Sharing::Next) } else { listeners[0].try_clone() };
+        listeners.push(next.map_err(fail)?);
     }
     Ok(listeners)
 }
@@ -137,7 +139,7 @@ mod tests {
         let group = bind_shared(ANY, "listen", 3).unwrap();
         let addr = group[0].local_addr().unwrap();
         assert!(group.iter().all(|listener| listener.local_addr().unwrap() == addr));
-        assert_eq!(group.len(), if cfg!(target_os = "linux") { 3 } else { 1 });
+        assert_eq!(group.len(), 3);
         assert!(bind(addr, "listen").is_err());
         assert!(bind_shared(addr, "listen", 3).is_err());
     }
