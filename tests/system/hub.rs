@@ -27,7 +27,6 @@ use plaza_proto::event::Event;
 use plaza_proto::event::event::{Content, Kind};
 use plaza_proto::ids::{MessageId, RoomName};
 use plaza_proto::position::Position;
-use plaza_tests::proxy::{Faults as LinkFaults, Proxy, Way};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -85,7 +84,6 @@ struct House {
     log: Arc<MemoryLog>,
     metrics: Arc<Metrics>,
     /// The way to the session service.
-    to_session: Proxy,
     shutdown: Shutdown,
     slots: AtomicU32,
 }
@@ -98,9 +96,7 @@ impl House {
         let target = |l: &std::net::TcpListener| {
             Targets::parse(&format!("http://{}", l.local_addr().expect("bound"))).expect("an address")
         };
-        let to_session = Proxy::start(session.local_addr().ok()).await;
-        let session_at = Targets::parse(&format!("http://{}", to_session.addr())).expect("an address");
-        let fanout_at = target(&fanout);
+        let (session_at, fanout_at) = (target(&session), target(&fanout));
         let (metrics, readiness) = (Arc::new(Metrics::new("test", "0")), Readiness::new());
 
         let tables = [plaza_session::FLAGS, plaza_session::config::SHARED_FLAGS, plaza_fanout::FLAGS, FLAGS];
@@ -154,7 +150,7 @@ impl House {
             &readiness,
             &shutdown,
         );
-        Self { requests, inbox, log, metrics, to_session, shutdown, slots: AtomicU32::new(0) }
+        Self { requests, inbox, log, metrics, shutdown, slots: AtomicU32::new(0) }
     }
 
     /// A connection whose session is open.
@@ -443,73 +439,47 @@ async fn data_i02_every_acknowledged_event_is_delivered_once_and_in_order() {
     assert_eq!(delivered, acknowledged);
 }
 
-/// A writer and a reader in rooms `a` and `b`. The feed has lost an event of `a`, and one of `b` behind it has come:
-/// the reader's key, its pid, and where the lost event stands.
-async fn late_event<'a>(house: &'a House, before: impl FnOnce()) -> (Conn<'a>, SessionId, Position) {
+/// A client of Socket.IO has one offset for all its rooms: the feed loses an event of one, and an event of another
+/// that stands behind it comes. The lost one comes late, and is no place to continue from; the next one is.
+#[tokio::test(flavor = "multi_thread")]
+async fn r03_an_event_out_of_the_streams_order_is_no_offset() {
+    let house = House::new().await;
     let writer = house.open(Variant::PlazaJson).await;
     let identity =
         Identity { session: SessionId::random(), user_id: None, variant: Variant::TextZh, locale: Locale::En };
     let key = ConnKey { shard: 0, slot: 70, generation: 1 };
-    let reader = Conn { house, key, identity: Arc::new(identity) };
-    let Reply::Opened { ticket: Some(pid), .. } = reader.ask(Op::Open { room: None, resume: None }).await else {
+    let reader = Conn { house: &house, key, identity: Arc::new(identity) };
+    let Reply::Opened { ticket: Some(_), .. } = reader.ask(Op::Open { room: None, resume: None }).await else {
         panic!("a session with a pid")
     };
     let (a, b) = (writer.join("a", None).await.id, writer.join("b", None).await.id);
     reader.join("a", None).await;
     reader.join("b", None).await;
-    // The feed loses an event of the first room; one of the second room, behind it, comes.
     house.log.set_faults(Faults { drop_one_in: 1, ..Faults::default() });
     writer.publish(a, "late").await;
-    let Inbound::Reply { reply: Reply::Published { position: late, .. }, .. } = house.inbox.next().await else {
+    let Inbound::Reply { reply: Reply::Published { .. }, .. } = house.inbox.next().await else {
         panic!("stored, not delivered")
     };
     house.log.set_faults(Faults::default());
-    before();
     writer.publish(b, "in time").await;
-    (reader, SessionId::parse(&pid).expect("20 characters"), late)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn r03_an_event_that_comes_out_of_order_takes_the_pid_away() {
-    let house = House::new().await;
-    let (Conn { key, .. }, pid, late) = late_event(&house, || {}).await;
     // The tail check finds what was lost.
-    loop {
-        if let Inbound::Deliver(delivery) = house.inbox.next().await
-            && delivery.seq == late.seq
-        {
-            break;
-        }
-    }
-    let identity =
-        Identity { session: SessionId::random(), user_id: None, variant: Variant::TextZh, locale: Locale::En };
-    let again = Conn { house: &house, key: ConnKey { slot: 71, ..key }, identity: Arc::new(identity) };
-    let resume = Some(plaza_edge::bridge::Resume::Pid { pid, offset: None });
-    again.send(1, Op::Open { room: None, resume }).await;
-    let reply = loop {
-        match house.inbox.next().await {
-            Inbound::Reply { to, reply, .. } if to == again.key => break reply,
-            _ => {}
+    let delivery = async || loop {
+        if let Inbound::Deliver(delivery) = house.inbox.next().await {
+            break delivery;
         }
     };
-    assert!(matches!(reply, Reply::Opened { resumed: false, .. }), "{reply:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn r03_a_late_event_waits_until_the_pid_is_gone_or_its_connection_is() {
-    let house = House::new().await;
-    // From now on the session service is asked and does not answer.
-    let silent = LinkFaults { down: Way { frozen_below: u64::MAX, ..Way::default() }, ..LinkFaults::default() };
-    let (reader, _, late) = late_event(&house, || house.to_session.set(silent)).await;
-    let mut ended = false;
-    loop {
-        match house.inbox.next().await {
-            Inbound::Control(Control::Replaced { to, .. }) if to == reader.key => ended = true,
-            Inbound::Deliver(delivery) if delivery.seq == late.seq => break,
-            _ => {}
-        }
-    }
-    assert!(ended, "the event came to a client that may still continue from behind it");
+    let (in_time, late) = (delivery().await, delivery().await);
+    writer.publish(b, "after").await;
+    let after = delivery().await;
+    let offset = |delivery: &Delivery| {
+        let frame = delivery.frames[Variant::TextZh as usize].clone().expect("there is a member");
+        let text = String::from_utf8_lossy(&frame).into_owned();
+        text[..text.len() - 2].rsplit('"').next().expect("it is in quotes").to_owned()
+    };
+    assert!(late.seq < in_time.seq && in_time.seq < after.seq);
+    assert_eq!(Position::parse(&offset(&in_time)).map(|at| at.seq), Ok(in_time.seq));
+    assert!(Position::parse(&offset(&late)).is_err(), "{}", offset(&late));
+    assert_eq!(Position::parse(&offset(&after)).map(|at| at.seq), Ok(after.seq));
 }
 
 /// design.md section 4: what all rooms keep together is bounded, and a room that has lost its ring reads again.

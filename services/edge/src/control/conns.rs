@@ -146,12 +146,6 @@ impl Conns {
         self.sessions.len()
     }
 
-    /// Those of one shard, or all.
-    pub(super) fn iter_mut_on(&mut self, shard: Option<usize>) -> impl Iterator<Item = &mut Conn> {
-        let shards = self.shards.iter_mut().enumerate().filter(move |(index, _)| shard.is_none_or(|s| s == *index));
-        shards.flat_map(|(_, slots)| slots).filter_map(|place| place.conn.as_deref_mut())
-    }
-
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Conn> {
         self.shards.iter_mut().flatten().filter_map(|place| place.conn.as_deref_mut())
     }

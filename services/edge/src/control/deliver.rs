@@ -19,11 +19,6 @@ fn age_us(time_ms: u64) -> u32 {
     u32::try_from(age).unwrap_or(u32::MAX).max(1)
 }
 
-/// With recovery on each event of a room carries its position.
-fn mark(recovery_ms: u32) -> Mark {
-    if recovery_ms > 0 { Mark::Offset } else { Mark::None }
-}
-
 impl Hub {
     /// Lets a room's sequencer work, and carries out what it asks for.
     pub(super) fn with_sequencer(&mut self, id: RoomId, work: impl FnOnce(&mut Sequencer, Millis, &mut Vec<Action>)) {
@@ -38,41 +33,29 @@ impl Hub {
 
     /// Carries out a sequencer's actions, in order.
     pub(super) fn carry_out(&mut self, id: RoomId, actions: &mut Vec<Action>) {
-        self.note_late(id, actions);
-        let holds = self.rooms.get(id).is_some_and(|room| room.marking > 0);
-        let mut held = Vec::new();
+        // It may still wait for what comes behind the events that it delivers now.
+        self.note_waiting(id);
+        let mut live = false;
         for action in actions.drain(..) {
             match action {
                 Action::Barrier(token) => {
                     self.feed.barrier(u64::from(id.0) << 32 | (token & 0xffff_ffff));
                 }
                 Action::Read(ticket, read) => self.read_for(id, ticket, read),
-                Action::Deliver(..) | Action::Reset { .. } | Action::Live => held.push(action),
-            }
-        }
-        if holds {
-            if let Some(room) = self.rooms.get_mut(id) {
-                room.held.append(&mut held);
-            }
-        } else {
-            self.show(id, held);
-        }
-        self.settle(id);
-    }
-
-    /// Gives members what the sequencer has let pass.
-    pub(super) fn show(&mut self, id: RoomId, actions: Vec<Action>) {
-        let mut live = false;
-        for action in actions {
-            match action {
                 Action::Deliver(epoch, stored) => self.deliver(id, epoch, &stored),
                 Action::Reset { reason, from, to } => self.reset(id, reason, from, to),
                 Action::Live => live = true,
-                Action::Barrier(_) | Action::Read(..) => {}
             }
         }
         if live && let Some(room) = self.rooms.get_mut(id) {
             room.shown = room.sequencer.position();
+        }
+        self.settle(id);
+    }
+
+    fn note_waiting(&mut self, id: RoomId) {
+        if let Some(room) = self.rooms.get(id) {
+            self.offsets.set_waiting(id, room.sequencer.is_waiting());
         }
     }
 
@@ -109,6 +92,7 @@ impl Hub {
     /// One event to every shard that has members: decoded once, encoded once per variant in use.
     fn deliver(&mut self, id: RoomId, epoch: Epoch, stored: &Stored) {
         let received = Instant::now();
+        let mark = self.mark(Position::of(epoch, stored.seq, stored.id));
         let Some(room) = self.rooms.get_mut(id) else { return };
         let Some(event) = encode::decode(stored, epoch) else {
             self.metrics.unknown_events.inc();
@@ -118,7 +102,6 @@ impl Hub {
         if room.members == 0 {
             return;
         }
-        let mark = mark(self.recovery_ms);
         let trace = trace::process(stored.traceparent.as_deref(), room.members);
         let frames =
             encode::frames(&room.variants, |variant| encode::event(&room.name, &event, previous, variant, mark));
@@ -159,13 +142,8 @@ impl Hub {
             self.outlets[index].send(Inbound::Control(Control::Reset { room: id, frames }));
             return true;
         };
-        if let Some(first) = missed.first() {
-            self.lose_place(id, first.position, Some(index));
-        }
-        if self.rooms.get(id).is_some_and(|room| room.marking > 0) {
-            return false;
-        }
-        let mark = mark(self.recovery_ms);
+        // Its members may have seen events of other rooms behind these.
+        let mark = if self.recovery_ms > 0 { Mark::Nowhere } else { Mark::None };
         let Some(room) = self.rooms.get_mut(id) else { return true };
         for event in missed {
             let frames =

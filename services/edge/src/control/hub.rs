@@ -3,6 +3,7 @@
 
 use super::Unfinished;
 use super::conns::Conns;
+use super::offsets::Offsets;
 use super::recovery::Recovery;
 use super::requests::Asked;
 use super::room::Rooms;
@@ -23,7 +24,6 @@ use plaza_kit::chaos::{self, Step};
 use plaza_proto::code::Code;
 use plaza_proto::fanout::Command;
 use plaza_proto::feed::FeedMessage;
-use plaza_proto::position::{Epoch, Position};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -117,8 +117,7 @@ pub(super) struct Hub {
     pub(super) recoveries: HashMap<ConnKey, Recovery>,
     /// Sessions that continue by their tickets alone.
     pub(super) untold: VecDeque<(ConnKey, SessionId)>,
-    /// The furthest event that was delivered in any room.
-    pub(super) furthest: Position,
+    pub(super) offsets: Offsets,
     pub(super) asked: HashMap<u64, Asked>,
     pub(super) next_ask: u64,
     waiters: HashMap<ReadKey, Vec<Waiter>>,
@@ -164,7 +163,7 @@ pub(super) async fn run(parts: HubParts) {
         recovery_ms: u32::try_from(parts.recovery_window.as_millis()).unwrap_or(u32::MAX),
         recoveries: HashMap::new(),
         untold: VecDeque::new(),
-        furthest: Position { epoch: Epoch::default(), seq: 0, check: 0 },
+        offsets: Offsets::new(),
         next_ask: 0,
         waiters: HashMap::new(),
         second: 0,
@@ -209,6 +208,7 @@ impl Hub {
         self.metrics.heard.count(&item);
         match item {
             FeedItem::Message(FeedMessage::Event { room, seq, previous, id, time, body, traceparent }) => {
+                self.offsets.hear(seq);
                 if let Some(room) = self.rooms.named(&room) {
                     let stored = Stored { seq, previous, id, time, body, traceparent };
                     self.with_sequencer(room, |sequencer, now, out| sequencer.on_event(stored, now, out));
@@ -231,7 +231,9 @@ impl Hub {
             FeedItem::Message(FeedMessage::Resync(None)) => self.resync(),
             FeedItem::Renewed => self.doubt(),
             FeedItem::Message(FeedMessage::Resync(Some(room))) => {
-                self.tails_due.extend(self.rooms.named(&room));
+                let room = self.rooms.named(&room);
+                self.offsets.doubt(room);
+                self.tails_due.extend(room);
             }
             FeedItem::Barrier(token) => {
                 let room = RoomId((token >> 32) as u32);
@@ -280,7 +282,7 @@ impl Hub {
                 self.readiness.set_degraded("session", why);
             }
             Outcome::Read(key, result) => self.on_read(&key, &result),
-            Outcome::Tails(result) => self.on_tails(result),
+            Outcome::Tails(doubts, result) => self.on_tails(doubts, result),
             Outcome::Members { to, id, room, result } => self.on_members(to, id, &room, result),
         }
     }
@@ -338,6 +340,7 @@ impl Hub {
             self.expire_joins();
             self.release_rooms();
             self.tell_late();
+            self.tails_due.extend(self.offsets.unproven());
             self.session.set_connections(self.conns.len());
             self.metrics.tick(self.conns.by_variant(), self.rooms.len(), self.link.unresolved(), self.ring_bytes);
             self.metrics.ages(self.watch.beat_age(now), self.watch.echo_age(now));
@@ -369,6 +372,7 @@ impl Hub {
             }
             let Some(room) = self.rooms.remove(id) else { continue };
             self.ring_bytes -= room.bytes;
+            self.offsets.remove(id);
             self.feed.unsubscribe(&room.name);
             self.hear_prover(id);
             for (shard, outlet) in room.shards.iter().zip(&self.outlets) {

@@ -72,7 +72,7 @@ impl Hub {
     /// Answers those joins of a room that can be answered now, and reads for those that cannot.
     pub(super) fn finish_joins(&mut self, id: RoomId) {
         let Some(room) = self.rooms.get_mut(id) else { return };
-        if room.joining.is_empty() || !room.is_joinable() {
+        if room.joining.is_empty() || !room.sequencer.is_joinable() {
             return;
         }
         let now = self.now;
@@ -82,6 +82,10 @@ impl Hub {
             .extract_if(.., |joining| {
                 if room.shards[usize::from(joining.to.shard)].behind.is_some() {
                     // Older events are still on their way to this shard: a member would get them too.
+                    return false;
+                }
+                if joining.record != Record::Follows && room.sequencer.is_waiting() {
+                    // Its offset may be of another room, and stand behind what is still to come here.
                     return false;
                 }
                 match joining.replay.as_mut().map_or(Step::Ready, |replay| replay.advance(&room.sequencer, now)) {

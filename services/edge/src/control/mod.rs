@@ -12,7 +12,7 @@
 //! | `recovery` | sessions that continue here, with all their rooms |
 //! | `alone` | sessions that continue while the session service is away |
 //! | `ticket` | signed names of sessions, for Plaza's own protocol |
-//! | `late` | events that would move a Socket.IO client's offset back |
+//! | `offsets` | which events a Socket.IO client may continue from |
 //! | `encode` | events as frames |
 //! | `deliver` | what a sequencer asks for; events to shards |
 //! | `presence` | who is in which room, told to the session service |
@@ -40,7 +40,7 @@ mod deliver;
 mod encode;
 mod hub;
 mod joins;
-mod late;
+mod offsets;
 mod presence;
 mod recovery;
 mod replay;

@@ -281,10 +281,12 @@ impl Hub {
         let now = self.now;
         let (mut anchored, mut found, mut lost, mut events) = (false, None, false, 0);
         let (mut complete, mut reads, mut hints) = (true, Vec::new(), Vec::new());
+        let mut furthest = 0;
         for &(id, joined) in &recovery.rooms {
             let Some(room) = self.rooms.get_mut(id) else { return };
+            furthest = furthest.max(room.shown.seq);
             let behind = room.shards[usize::from(key.shard)].behind.is_some();
-            let joinable = room.is_joinable();
+            let joinable = room.sequencer.is_joinable();
             let Some(joining) = room.joining.iter_mut().find(|joining| joining.to == key) else { return };
             let Some(replay) = &mut joining.replay else { return };
             let step = if joinable { replay.advance(&room.sequencer, now) } else { Step::Wait };
@@ -306,6 +308,9 @@ impl Hub {
                 events += replay.len();
             }
         }
+        // With several rooms the last event of the replay is an offset in each of them.
+        let several = recovery.rooms.len() > 1;
+        let whole = !several || recovery.rooms.iter().all(|(id, _)| self.offsets.is_complete(*id, furthest));
         // Another room's event may have been lost in the election, and stand before the offset unseen.
         let doubtful = found.is_some_and(|time| self.watch.is_near_election(time));
         if lost || events > REPLAY || doubtful || complete && anchored && found.is_none() {
@@ -317,7 +322,10 @@ impl Hub {
         for (id, seq) in hints {
             self.with_sequencer(id, |sequencer, now, out| sequencer.on_hint(seq, now, out));
         }
-        if complete && let Some(recovery) = self.recoveries.remove(&key) {
+        if complete
+            && whole
+            && let Some(recovery) = self.recoveries.remove(&key)
+        {
             self.enter_all(key, recovery);
         }
     }

@@ -39,15 +39,6 @@ pub(super) enum Asked {
     Recover(Resuming),
     /// A session that continues by its ticket alone is told to the session service.
     Late(ConnKey, SessionId),
-    /// A session's key is taken away, so that an event can be delivered that would move its offset back.
-    Mark {
-        /// The session's connection.
-        to: ConnKey,
-        /// The room of the event.
-        room: RoomId,
-        /// Which room of this number.
-        born: u64,
-    },
     /// A membership is written into the session's record.
     Join {
         /// Who joins.
@@ -69,7 +60,7 @@ impl Asked {
         match self {
             Self::Open(key, id, _) | Self::Rename(key, id) | Self::Join { to: key, id, .. } => (*key, *id),
             Self::Recover(resuming) => resuming.from(),
-            Self::Mark { to, .. } | Self::Late(to, _) => (*to, 0),
+            Self::Late(to, _) => (*to, 0),
         }
     }
 }
@@ -190,7 +181,6 @@ impl Hub {
             (Some(Asked::Rename(key, id)), Err((code, message))) => self.fail(key, id, code, message),
             (Some(Asked::Recover(resuming)), result) => self.on_recover(resuming, result),
             (Some(Asked::Late(key, session)), result) => self.on_told(key, session, result),
-            (Some(Asked::Mark { to, room, born }), result) => self.on_marked(to, (room, born), result.is_ok()),
             (Some(Asked::Join { to, id, room, born, position }), result) => {
                 let result = result.map(|_| ()).map_err(|(code, _)| code);
                 self.on_recorded((to, id), (room, born), position, result);

@@ -44,10 +44,6 @@ pub(super) struct Room {
     pub(super) variants: [u32; Variant::COUNT],
     pub(super) members: u32,
     pub(super) joining: Vec<Joining>,
-    /// Sessions that lose their key before what is held may be delivered.
-    pub(super) marking: usize,
-    /// What the sequencer has asked for meanwhile, in order.
-    pub(super) held: Vec<Action>,
     pub(super) users: HashMap<Arc<str>, User>,
     /// Users with a named connection here.
     pub(super) here: u32,
@@ -82,8 +78,6 @@ impl Room {
             variants: [0; Variant::COUNT],
             members: 0,
             joining: Vec::new(),
-            marking: 0,
-            held: Vec::new(),
             users: HashMap::new(),
             here: 0,
             counted: 0,
@@ -92,11 +86,6 @@ impl Room {
             used: now,
             bytes: 0,
         }
-    }
-
-    /// True when members can join: what the sequencer has let pass is delivered.
-    pub(super) fn is_joinable(&self) -> bool {
-        self.marking == 0 && self.sequencer.is_joinable()
     }
 
     pub(super) fn enter(&mut self, key: ConnKey, variant: Variant) {

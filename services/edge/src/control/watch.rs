@@ -83,6 +83,7 @@ impl Watch {
 impl Hub {
     pub(super) fn on_beat(&mut self, seq: u64, previous: u64, epoch: Epoch, election_time: u64) {
         self.watch.elected(election_time);
+        self.offsets.hear(seq);
         let gap = previous > self.watch.beat_seq && self.watch.beat_seq != 0;
         let other = self.watch.epoch.is_some_and(|known| known != epoch);
         if self.watch.epoch.is_none() {
@@ -103,12 +104,15 @@ impl Hub {
         } else if gap {
             self.resync();
         }
+        let waiting: Vec<ConnKey> = self.recoveries.keys().copied().collect();
+        waiting.into_iter().for_each(|key| self.finish_recovery(key));
     }
 
     /// Every room may have lost something: the newest event that was delivered vouches for the log, the
     /// tails tell who is behind.
     pub(super) fn resync(&mut self) {
         self.metrics.resyncs.inc();
+        self.offsets.doubt(self.rooms.iter().map(|room| room.id));
         let newest = self.rooms.iter().max_by_key(|room| room.sequencer.position().seq).map(|room| room.id);
         if let Some(id) = newest {
             self.with_sequencer(id, |sequencer, now, out| sequencer.verify(now, out));
@@ -125,7 +129,9 @@ impl Hub {
     /// The log may be another one. No room delivers anything before one of them has found out.
     pub(super) fn doubt(&mut self) {
         self.metrics.resyncs.inc();
+        self.offsets.forget();
         let rooms: Vec<RoomId> = self.rooms.iter().map(|room| room.id).collect();
+        self.offsets.doubt(rooms.iter().copied());
         for id in rooms {
             self.with_sequencer(id, |sequencer, now, out| sequencer.doubt(now, out));
         }
@@ -234,7 +240,7 @@ impl Hub {
             }
             if !names.is_empty() {
                 self.watch.tails_flying += 1;
-                self.reader.tails(names);
+                self.reader.tails(names, self.offsets.doubts());
             }
         }
     }
@@ -259,13 +265,14 @@ impl Hub {
         }
     }
 
-    pub(super) fn on_tails(&mut self, result: Result<TailsResponse, Code>) {
+    pub(super) fn on_tails(&mut self, doubts: u64, result: Result<TailsResponse, Code>) {
         self.watch.tails_flying = self.watch.tails_flying.saturating_sub(1);
         let Ok(answer) = result else { return };
         let Ok(epoch) = answer.epoch.as_slice().try_into().map(Epoch) else { return };
         for tail in &answer.tails {
             let Some(id) = RoomName::parse(&tail.room).ok().and_then(|name| self.rooms.named(&name)) else { continue };
             let (last, stream) = (tail.last_seq, answer.last_seq);
+            self.offsets.prove(id, doubts, stream);
             self.with_sequencer(id, |sequencer, now, out| sequencer.on_tail(epoch, last, stream, now, out));
         }
     }

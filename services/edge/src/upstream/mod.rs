@@ -32,7 +32,7 @@ pub enum Outcome {
     /// A read ended.
     Read(read::ReadKey, Result<Arc<ReadResponse>, Code>),
     /// A tail check ended.
-    Tails(Result<TailsResponse, Code>),
+    Tails(u64, Result<TailsResponse, Code>),
     /// A roster was asked for.
     Members {
         /// Who asked.

@@ -75,15 +75,16 @@ impl Reader {
         self.flying.remove(key);
     }
 
-    /// Asks for the tails of at most 100 rooms; [`Outcome::Tails`] follows.
-    pub fn tails(&self, rooms: Vec<String>) {
+    /// Asks for the tails of at most 100 rooms; [`Outcome::Tails`] follows, with `tag`.
+    pub fn tails(&self, rooms: Vec<String>, tag: u64) {
         let mut client = FanoutServiceClient::new(self.fanout.clone());
         let (calls, context) = (self.calls.clone(), self.context.clone());
         self.context.shutdown.spawn("tails", async move {
             let _permit = calls.acquire().await;
             let call = client.tails(TailsRequest { rooms });
             let result = context.metrics.made.make(TAILS, CALL, call).await;
-            let _gone = context.outcomes.send(Outcome::Tails(result.map_err(|status| Code::of_status(&status)))).await;
+            let result = result.map_err(|status| Code::of_status(&status));
+            let _gone = context.outcomes.send(Outcome::Tails(tag, result)).await;
         });
     }
 

@@ -19,6 +19,8 @@ pub enum Mark {
     None,
     /// The event's position, the offset of a client that has seen it.
     Offset,
+    /// An offset that names no place: a client that continues from it begins a new session.
+    Nowhere,
     /// The event is shown out of the stream's order: a string is followed by `null`, so that the offset
     /// stays where it is.
     Aside,
@@ -125,10 +127,10 @@ fn frame(mark: Mark, position: Position, write: &dyn Fn(&mut Vec<u8>) -> Written
         return Bytes::new();
     }
     match mark {
-        Mark::Offset => {
+        Mark::Offset | Mark::Nowhere => {
             // Base64url needs no escapes.
             let out = argument(out);
-            out.push(b'"');
+            out.extend_from_slice(if mark == Mark::Nowhere { b"\"!" } else { b"\"" });
             out.extend_from_slice(&position.encode());
             out.push(b'"');
         }

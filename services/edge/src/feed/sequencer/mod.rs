@@ -174,6 +174,11 @@ impl Sequencer {
         matches!(self.state, State::Live | State::Repairing { .. })
     }
 
+    /// True when members may miss events that the store has.
+    pub fn is_waiting(&self) -> bool {
+        !matches!(self.state, State::Live | State::Joining { lost: None, .. })
+    }
+
     /// L as a position.
     pub fn position(&self) -> Position {
         Position { epoch: self.epoch, seq: self.last, check: self.last_id.map_or(0, MessageId::check) }
