@@ -27,6 +27,7 @@ use plaza_proto::event::Event;
 use plaza_proto::event::event::{Content, Kind};
 use plaza_proto::ids::{MessageId, RoomName};
 use plaza_proto::position::Position;
+use plaza_tests::proxy::{Faults as LinkFaults, Proxy, Way};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -84,6 +85,8 @@ struct House {
     log: Arc<MemoryLog>,
     metrics: Arc<Metrics>,
     /// The way to the session service.
+    /// The way to the session service.
+    to_session: Proxy,
     shutdown: Shutdown,
     slots: AtomicU32,
 }
@@ -96,7 +99,9 @@ impl House {
         let target = |l: &std::net::TcpListener| {
             Targets::parse(&format!("http://{}", l.local_addr().expect("bound"))).expect("an address")
         };
-        let (session_at, fanout_at) = (target(&session), target(&fanout));
+        let to_session = Proxy::start(session.local_addr().ok()).await;
+        let session_at = Targets::parse(&format!("http://{}", to_session.addr())).expect("an address");
+        let fanout_at = target(&fanout);
         let (metrics, readiness) = (Arc::new(Metrics::new("test", "0")), Readiness::new());
 
         let tables = [plaza_session::FLAGS, plaza_session::config::SHARED_FLAGS, plaza_fanout::FLAGS, FLAGS];
@@ -150,7 +155,7 @@ impl House {
             &readiness,
             &shutdown,
         );
-        Self { requests, inbox, log, metrics, shutdown, slots: AtomicU32::new(0) }
+        Self { requests, inbox, log, metrics, to_session, shutdown, slots: AtomicU32::new(0) }
     }
 
     /// A connection whose session is open.
@@ -439,19 +444,58 @@ async fn data_i02_every_acknowledged_event_is_delivered_once_and_in_order() {
     assert_eq!(delivered, acknowledged);
 }
 
+/// A client of Socket.IO whose session can be continued.
+async fn socket_io(house: &House) -> Conn<'_> {
+    let identity =
+        Identity { session: SessionId::random(), user_id: None, variant: Variant::TextZh, locale: Locale::En };
+    let key = ConnKey { shard: 0, slot: 70, generation: 1 };
+    let conn = Conn { house, key, identity: Arc::new(identity) };
+    let Reply::Opened { ticket: Some(_), .. } = conn.ask(Op::Open { room: None, resume: None }).await else {
+        panic!("a session with a pid")
+    };
+    conn
+}
+
+/// The last argument of a Socket.IO event.
+fn offset(frame: &[u8]) -> String {
+    let text = String::from_utf8_lossy(frame);
+    text[..text.len() - 2].rsplit('"').next().expect("it is in quotes").to_owned()
+}
+
+/// A session continues from where its joins stand in its record. What has come between the record and the answer
+/// is shown with an offset that names no place: continued from the record it would come again.
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_what_comes_while_a_join_is_written_down_is_no_offset() {
+    let house = House::new().await;
+    let writer = house.open(Variant::PlazaJson).await;
+    let before = writer.join("lobby", None).await;
+    let reader = socket_io(&house).await;
+    let silent = LinkFaults { down: Way { frozen_below: u64::MAX, ..Way::default() }, ..LinkFaults::default() };
+    house.to_session.set(silent);
+    let room = RoomName::parse("lobby").expect("a valid name");
+    reader.send(9, Op::Join { room, after: None, username: None }).await;
+    writer.publish(before.id, "meanwhile").await;
+    let meanwhile = house.delivery().await;
+    house.to_session.set(LinkFaults::default());
+    let joined = loop {
+        match house.inbox.next().await {
+            Inbound::Reply { reply: Reply::Joined(joined), .. } => break joined,
+            Inbound::Reply { .. } => {}
+            message => panic!("{message:?}"),
+        }
+    };
+    assert_eq!((joined.position, joined.replay.len(), joined.recovered), (before.position, 1, false));
+    assert!(meanwhile.seq > joined.position.seq);
+    assert!(Position::parse(&offset(&joined.replay[0])).is_err(), "{}", offset(&joined.replay[0]));
+}
+
 /// A client of Socket.IO has one offset for all its rooms: the feed loses an event of one, and an event of another
 /// that stands behind it comes. The lost one comes late, and is no place to continue from; the next one is.
 #[tokio::test(flavor = "multi_thread")]
 async fn r03_an_event_out_of_the_streams_order_is_no_offset() {
     let house = House::new().await;
     let writer = house.open(Variant::PlazaJson).await;
-    let identity =
-        Identity { session: SessionId::random(), user_id: None, variant: Variant::TextZh, locale: Locale::En };
-    let key = ConnKey { shard: 0, slot: 70, generation: 1 };
-    let reader = Conn { house: &house, key, identity: Arc::new(identity) };
-    let Reply::Opened { ticket: Some(_), .. } = reader.ask(Op::Open { room: None, resume: None }).await else {
-        panic!("a session with a pid")
-    };
+    let reader = socket_io(&house).await;
     let (a, b) = (writer.join("a", None).await.id, writer.join("b", None).await.id);
     reader.join("a", None).await;
     reader.join("b", None).await;
@@ -471,11 +515,8 @@ async fn r03_an_event_out_of_the_streams_order_is_no_offset() {
     let (in_time, late) = (delivery().await, delivery().await);
     writer.publish(b, "after").await;
     let after = delivery().await;
-    let offset = |delivery: &Delivery| {
-        let frame = delivery.frames[Variant::TextZh as usize].clone().expect("there is a member");
-        let text = String::from_utf8_lossy(&frame).into_owned();
-        text[..text.len() - 2].rsplit('"').next().expect("it is in quotes").to_owned()
-    };
+    let offset =
+        |delivery: &Delivery| offset(delivery.frames[Variant::TextZh as usize].as_deref().expect("there is a member"));
     assert!(late.seq < in_time.seq && in_time.seq < after.seq);
     assert_eq!(Position::parse(&offset(&in_time)).map(|at| at.seq), Ok(in_time.seq));
     assert!(Position::parse(&offset(&late)).is_err(), "{}", offset(&late));

@@ -429,7 +429,8 @@ pub struct Joined {
     pub members: u32,
     /// `after` was given and the replay is complete.
     pub recovered: bool,
-    /// Missed events as complete frames of the connection's variant, oldest first.
+    /// Missed events, and those that have come while the join was written down, as complete frames of the
+    /// connection's variant, oldest first.
     pub replay: Vec<Bytes>,
     /// Why the replay is not complete: "epoch", "rolled_back", "trimmed" or "unavailable".
     pub reset: Option<&'static str>,

@@ -37,6 +37,27 @@ pub(super) fn event(room: &RoomName, event: &RoomEvent, previous: Position, vari
     wire::encode_event(variant, room, event, Some(previous), mark)
 }
 
+/// Events behind a position as frames, with their sequences, without those that the variant does not show. `mark`
+/// is asked with each event's sequence.
+pub(super) fn replay<'a>(
+    room: &RoomName,
+    after: Position,
+    events: impl Iterator<Item = &'a Stored>,
+    variant: Variant,
+    mark: impl Fn(u64) -> Mark,
+) -> Vec<(u64, Bytes)> {
+    let (mut previous, mut frames) = (after, Vec::with_capacity(events.size_hint().0));
+    for shown in events.filter_map(|stored| decode(stored, after.epoch)) {
+        let seq = shown.position.seq;
+        let frame = event(room, &shown, previous, variant, mark(seq));
+        previous = shown.position;
+        if !frame.is_empty() {
+            frames.push((seq, frame));
+        }
+    }
+    frames
+}
+
 /// What members of Plaza's own protocol are told when events are lost; `None` for Socket.IO, which has
 /// no such frame.
 pub(super) fn reset(

@@ -1,6 +1,7 @@
 //! Memberships that begin. A join is answered at an instant when its room is live and its replay
 //! reaches the room's position: everything behind the answer in the shard's inbox comes after it.
 
+use super::encode;
 use super::hub::{Hub, Waiter};
 use super::replay::{AGAIN, Replay, Step};
 use super::requests::Asked;
@@ -101,6 +102,11 @@ impl Hub {
                     }
                     Step::Wait => return false,
                 }
+                if let Record::Kept(at) = joining.record
+                    && !room.goes_on_from(at)
+                {
+                    joining.record = Record::Due;
+                }
                 if joining.purpose == Purpose::Recover {
                     recoveries.push(joining.to);
                 } else if joining.record == Record::Due {
@@ -199,17 +205,22 @@ impl Hub {
         let Some(conn) = self.conns.get_mut(to) else { return };
         conn.joining.retain(|name| *name != room.name);
         room.enter(to, variant);
-        let position = room.shown;
-        let kept = if let Record::Kept(position) = record { position } else { position };
+        let kept = if let Record::Kept(position) = record { position } else { room.shown };
+        // What has come since then would come again if the session continued from its record.
+        let mark = |seq| match self.recovery_ms {
+            0 => Mark::None,
+            _ if seq > kept.seq => Mark::Nowhere,
+            _ => Mark::Aside,
+        };
         conn.rooms.push((id, kept));
         let reset = replay.as_ref().and_then(Replay::reset);
         let recovered = replay.is_some() && reset.is_none();
-        let mark = if self.recovery_ms > 0 { Mark::Aside } else { Mark::None };
-        let frames = match replay {
-            Some(replay) if recovered => {
-                replay.frames(room, variant, mark).into_iter().map(|(_, frame)| frame).collect()
+        let (position, frames) = match replay {
+            Some(replay) if recovered => (room.shown, replay.frames(&room.name, variant, mark)),
+            _ => {
+                let since = room.sequencer.since(kept.seq).into_iter().flatten();
+                (kept, encode::replay(&room.name, kept, since, variant, mark))
             }
-            _ => Vec::new(),
         };
         if recovered {
             chaos::step(chaos::Step::Replaying);
@@ -232,7 +243,7 @@ impl Hub {
             position,
             members: room.present(),
             recovered,
-            replay: frames,
+            replay: frames.into_iter().map(|(_, frame)| frame).collect(),
             reset: reset.map(ResetReason::as_str),
         };
         if purpose == Purpose::Open {

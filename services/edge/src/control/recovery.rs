@@ -345,7 +345,7 @@ impl Hub {
             room.enter(key, variant);
             conn.rooms.push((id, kept));
             if let Some(replay) = joining.replay {
-                missed.extend(replay.frames(room, variant, Mark::Offset));
+                missed.extend(replay.frames(&room.name, variant, |_| Mark::Offset));
             }
             let (name, position) = (room.name.clone(), room.shown);
             self.appear(key, id);

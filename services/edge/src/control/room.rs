@@ -88,6 +88,11 @@ impl Room {
         }
     }
 
+    /// What members were shown since this position is still known.
+    pub(super) fn goes_on_from(&self, at: Position) -> bool {
+        at.epoch == self.shown.epoch && (at.seq == self.shown.seq || self.sequencer.since(at.seq).is_some())
+    }
+
     pub(super) fn enter(&mut self, key: ConnKey, variant: Variant) {
         let shard = &mut self.shards[usize::from(key.shard)];
         shard.members += 1;

@@ -33,12 +33,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tonic::transport::Channel;
 
 pub use relay::Relay;
 pub use server::routes;
-pub use sign::{Nonce, RELAY, Refused, sign};
+pub use sign::{RELAY, Refused, Signer};
 pub use sockets::RelayedSockets;
 
 /// An owner that has not answered by then is dead.
@@ -81,6 +81,7 @@ impl PeerMetrics {
 pub struct Peers {
     registration: Registration,
     directory: Arc<directory::Directory>,
+    signer: Arc<Signer>,
     /// Relayed WebSockets.
     pub sockets: RelayedSockets,
     metrics: PeerMetrics,
@@ -90,7 +91,8 @@ impl Peers {
     /// Other edges are found through `session`, by calls that `made` counts.
     pub fn new(registration: Registration, session: Channel, made: GrpcCalls, metrics: PeerMetrics) -> Self {
         let directory = Arc::new(directory::Directory::new(session, made));
-        Self { registration, directory, sockets: RelayedSockets::new(metrics.sockets.clone()), metrics }
+        let signer = Arc::new(Signer::new(rand::random()));
+        Self { registration, directory, signer, sockets: RelayedSockets::new(metrics.sockets.clone()), metrics }
     }
 
     /// This edge's number.
@@ -104,9 +106,4 @@ impl Peers {
             tracing::warn!(reason = refused.label(), suppressed, "relay refused");
         }
     }
-}
-
-/// The wall clock, in milliseconds since 1970: what two edges have in common.
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

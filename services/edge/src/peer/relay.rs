@@ -1,6 +1,6 @@
 //! This edge asks the owner of a session.
 
-use super::{ANSWER, Peers, RELAY, sign, unix_ms};
+use super::{ANSWER, Peers, RELAY};
 use crate::accept::answers;
 use crate::wire::engineio::{HandshakeError, Sid};
 use axum::body::Body;
@@ -173,7 +173,7 @@ impl Relay {
         let (parts, body) = request.into_parts();
         let target: PathAndQuery = parts.uri.path_and_query()?.clone();
         let keys = self.peers.registration.keys();
-        let signature = sign(&keys, &parts.method, target.as_str(), unix_ms(), rand::random())?;
+        let signature = self.peers.signer.sign(&keys, &parts.method, target.as_str())?;
         let authority = addr.parse::<Authority>().ok()?;
         let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(target).build().ok()?;
         let mut relayed = Request::new(body);

@@ -1,7 +1,7 @@
 //! The peer port: serves relays of other edges for sessions of this one.
 
-use super::sign::{Nonces, verify};
-use super::{Peers, Refused, unix_ms};
+use super::sign::{Seen, verify};
+use super::{Peers, Refused};
 use crate::accept::answers;
 use crate::accept::polling::EngineIoEndpoint;
 use crate::wire::engineio::{HandshakeError, Query, Sid, Transport};
@@ -19,14 +19,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 struct PeerPort {
     peers: Peers,
     endpoint: EngineIoEndpoint,
-    nonces: Mutex<Nonces>,
+    seen: Mutex<Seen>,
 }
 
 /// The peer port's routes: those of the public Engine.IO endpoint at `path`, for sessions that exist.
 /// `endpoint` must not relay.
 pub fn routes(path: &str, peers: Peers, endpoint: EngineIoEndpoint) -> Router {
     let bare = path.trim_end_matches('/');
-    let port = PeerPort { peers, endpoint, nonces: Mutex::default() };
+    let port = PeerPort { peers, endpoint, seen: Mutex::default() };
     let route = get(handle).post(handle);
     Router::new().route(bare, route.clone()).route(&format!("{bare}/"), route).with_state(Arc::new(port))
 }
@@ -56,9 +56,9 @@ async fn handle(State(port): State<Arc<PeerPort>>, request: Request) -> Response
 impl PeerPort {
     fn check(&self, request: &Request) -> Result<(Sid, Transport), Refused> {
         let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-        let (keys, now) = (self.peers.registration.keys(), unix_ms());
-        let nonce = verify(&keys, request.method(), target, request.headers(), now)?;
-        if !self.nonces.lock().unwrap_or_else(PoisonError::into_inner).add(nonce, now) {
+        let keys = self.peers.registration.keys();
+        let (signer, number) = verify(&keys, request.method(), target, request.headers())?;
+        if !self.seen.lock().unwrap_or_else(PoisonError::into_inner).add(signer, number) {
             return Err(Refused::Repeated);
         }
         let query = Query::parse(request.uri().query().unwrap_or_default());

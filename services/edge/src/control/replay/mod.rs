@@ -2,13 +2,13 @@
 //! the room's position. Pure: the hub reads and brings the answers.
 
 use super::encode;
-use super::room::Room;
 use crate::bridge::Variant;
 use crate::feed::sequencer::{Millis, ResetReason, Sequencer, Stored};
 use crate::wire::Mark;
 use bytes::Bytes;
 use plaza_kit::chaos::{self, Rule};
 use plaza_proto::fanout::ReadResponse;
+use plaza_proto::ids::RoomName;
 use plaza_proto::position::Position;
 
 #[cfg(test)]
@@ -257,17 +257,8 @@ impl Replay {
     }
 
     /// The events as frames, with their sequences.
-    pub(super) fn frames(&self, room: &Room, variant: Variant, mark: Mark) -> Vec<(u64, Bytes)> {
-        let mut previous = self.after;
-        let mut frames = Vec::with_capacity(self.events.len());
+    pub(super) fn frames(&self, room: &RoomName, variant: Variant, mark: impl Fn(u64) -> Mark) -> Vec<(u64, Bytes)> {
         let skipped = usize::from(chaos::breaks(Rule::ResumeExactly));
-        for event in self.events.iter().skip(skipped).filter_map(|stored| encode::decode(stored, self.after.epoch)) {
-            let frame = encode::event(&room.name, &event, previous, variant, mark);
-            previous = event.position;
-            if !frame.is_empty() {
-                frames.push((event.position.seq, frame));
-            }
-        }
-        frames
+        encode::replay(room, self.after, self.events.iter().skip(skipped), variant, mark)
     }
 }
