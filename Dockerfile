@@ -5,7 +5,9 @@
 #   --build-arg BUILDER=...   an image with Rust and a C compiler, Debian or another glibc
 #   --build-arg RUNTIME=...   what the program is put on; scratch needs no registry
 #   --build-arg REVISION=...  the commit, for the label
-#   --sbom=true               (buildx) a bill of materials: of the system, and of every crate in Cargo.lock
+#   --sbom=true               (buildx) a bill of materials beside the image, too
+#
+# scripts/images puts a bill of materials into each image: /usr/share/sbom/plaza-SERVICE.cdx.json.
 
 ARG BUILDER=rust:1.95-slim-trixie
 ARG RUNTIME=scratch
@@ -16,10 +18,10 @@ ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
-    --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --release --locked --bins -p plaza-edge -p plaza-session -p plaza-fanout \
+    --mount=type=cache,target=/target,sharing=locked \
+    cargo build --release --locked --target-dir /target --bins -p plaza-edge -p plaza-session -p plaza-fanout \
     && mkdir /programs \
-    && cp target/release/plaza-edge target/release/plaza-session target/release/plaza-fanout /programs
+    && cp /target/release/plaza-edge /target/release/plaza-session /target/release/plaza-fanout /programs
 
 # /image/SERVICE is the root file system of a service: the program, the libraries and the loader that it
 # names, the authorities for TLS to the stores, the user, and an order for looking up hosts.
@@ -33,6 +35,8 @@ RUN set -eu; \
       echo 'plaza:x:65532:65532::/:/' >"$root/etc/passwd"; \
       echo 'plaza:x:65532:' >"$root/etc/group"; \
       echo 'hosts: files dns' >"$root/etc/nsswitch.conf"; \
+      bill=plaza-$service.cdx.json; \
+      if [ -e "target/sbom/$bill" ]; then install -D -m 644 "target/sbom/$bill" "$root/usr/share/sbom/$bill"; fi; \
     done
 
 FROM ${RUNTIME} AS runtime

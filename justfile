@@ -34,6 +34,11 @@ trace-demo:
 chart:
     cargo test -p plaza-tests --test chart
 
+# The chart in a real Kubernetes: a node of this machine, or PLAZA_TEST_KUBECONFIG; with words, only some checks.
+cluster *words:
+    cargo build --workspace --bins
+    cargo test -p plaza-tests --test cluster -- {{words}}
+
 # Records what the chart renders now, and its table of values; read the difference.
 chart-bless:
     scripts/chart-readme

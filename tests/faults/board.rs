@@ -25,6 +25,8 @@ pub(crate) struct Board {
     pub(crate) is_quiet: AtomicBool,
     /// Messages as fast as they are taken, whatever the plan says.
     pub(crate) is_storm: AtomicBool,
+    /// How often all clients were told to connect anew.
+    pub(crate) scattered: AtomicU64,
     /// Epochs in the order in which they appeared.
     epochs: Mutex<Vec<u64>>,
 }
@@ -47,6 +49,7 @@ impl Board {
             unknown: AtomicU64::new(0),
             is_quiet: AtomicBool::new(false),
             is_storm: AtomicBool::new(false),
+            scattered: AtomicU64::new(0),
             epochs: Mutex::default(),
         }
     }

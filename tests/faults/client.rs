@@ -240,6 +240,7 @@ impl Client {
         let mut look = tokio::time::interval(Duration::from_millis(50));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard = Instant::now();
+        let scattered = self.board.scattered.load(Relaxed);
         loop {
             tokio::select! {
                 message = socket.next() => {
@@ -259,6 +260,9 @@ impl Client {
                     self.send_due(socket).await?;
                 }
                 _ = look.tick() => {
+                    if self.board.scattered.load(Relaxed) != scattered {
+                        return Err("scattered".into());
+                    }
                     if heard.elapsed() > SILENCE {
                         return Err("silence".into());
                     }

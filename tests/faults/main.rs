@@ -9,6 +9,7 @@
 //! | [`history`] | what they did and saw, one JSON line each |
 //! | [`rows`] | the faults of each row |
 //! | [`run`] | one row from start to verdict |
+//! | [`outside`] | the swarm alone |
 //! | [`checker`] | the verdict |
 
 #![expect(clippy::print_stdout, reason = "the report is the program's output")]
@@ -18,6 +19,7 @@ mod board;
 mod checker;
 mod client;
 mod history;
+mod outside;
 mod peer;
 mod report;
 mod rows;
@@ -30,6 +32,7 @@ mod world;
 
 use crate::rows::{ROWS, Row};
 use crate::run::{Run, Scale};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 const HELP: &str = "\
@@ -37,6 +40,7 @@ Breaks Plaza on purpose and checks that no message is lost, doubled or out of or
 
 plaza-faults [--row N,...] [--seed S] [--seeds N] [--small] [--minutes M] [--out FOLDER]
 plaza-faults --check FILE     checks a history that was kept
+plaza-faults --at HOST:PORT,...   the swarm alone, against edges that somebody else runs and breaks
 plaza-faults --peer           the same swarm against npm socket.io servers: losses must be seen
 plaza-faults --sabotage       breaks each of Plaza's own rules once: all of them must be noticed
   --row N,...   rows of the table below (default: all but 26)
@@ -63,6 +67,7 @@ struct Options {
 enum Task {
     Rows,
     Check(PathBuf),
+    Outside(Vec<SocketAddr>),
     Peer,
     Sabotage,
 }
@@ -84,6 +89,7 @@ async fn main() -> anyhow::Result<()> {
             println!("{}", report::verdict(&verdict));
             verdict.is_pass()
         }),
+        Task::Outside(at) => outside::run(at, options.seed, options.scale, &options.out).await,
         Task::Peer => peer::run(options.seed, &options.out).await.map(|(text, seen)| {
             println!("{text}");
             seen
@@ -162,6 +168,10 @@ fn parse(args: &[String]) -> anyhow::Result<Options> {
             "--faults" => options.scale.faults = value.parse()?,
             "--minutes" => options.scale.minutes = value.parse()?,
             "--out" => options.out = value.into(),
+            "--at" => {
+                let at = value.split(',').map(str::parse).collect::<Result<_, _>>();
+                options.task = Task::Outside(at.map_err(|error| anyhow::anyhow!("--at {value}: {error}"))?);
+            }
             "--check" => options.task = Task::Check(value.into()),
             _ => anyhow::bail!("unknown argument {flag}\n\n{HELP}"),
         }

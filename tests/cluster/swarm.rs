@@ -1,0 +1,89 @@
+//! The swarm of `plaza-faults` against a release: clients that chat through the edges' Service, record what
+//! they see, and are judged at the end.
+
+use plaza_tests::process::built;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A running swarm. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Swarm {
+    child: Child,
+    say: ChildStdin,
+    hear: BufReader<ChildStdout>,
+    folder: PathBuf,
+}
+
+impl Swarm {
+    /// Starts it and waits until every client is in its rooms and hears the others.
+    pub(crate) fn start(name: &str, front: SocketAddr) -> Self {
+        let folder = std::env::temp_dir().join(format!("plaza-cluster-{}-{name}", std::process::id()));
+        let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut child = Command::new(built("plaza-faults"))
+            // The room log outlives a swarm: another one must not seem to repeat its messages.
+            .args(["--seed", &seed.to_string(), "--small", "--at", &front.to_string(), "--out"])
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it was just found");
+        let say = child.stdin.take().expect("it is piped");
+        let hear = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut swarm = Self { child, say, hear, folder };
+        swarm.answer("chatting");
+        swarm
+    }
+
+    /// Lets every client connect anew, so that they spread over the edges that there are.
+    pub(crate) fn scatter(&mut self) {
+        self.tell("scatter");
+        self.answer("scattered");
+    }
+
+    /// Something begins that clients may notice and nobody may suffer from.
+    pub(crate) fn strike(&mut self, what: &str) {
+        self.tell(&format!("strike {what}"));
+        self.answer("struck");
+    }
+
+    /// It is over: waits until every client is back and has everything, and every message its outcome; the
+    /// milliseconds that both took.
+    pub(crate) fn heal(&mut self) -> [u64; 2] {
+        self.tell("heal");
+        let answer = self.answer("caught up after");
+        let mut numbers = answer.split(' ').filter_map(|word| word.parse().ok());
+        [(); 2].map(|()| numbers.next().expect("it says how long it took"))
+    }
+
+    /// Ends it: nothing that was acknowledged is lost, doubled or out of order, and enough happened.
+    pub(crate) fn judge(mut self) -> String {
+        self.tell("end");
+        let mut verdict = String::new();
+        std::io::Read::read_to_string(&mut self.hear, &mut verdict).expect("it prints text");
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "the swarm's record is in {}:\n{verdict}", self.folder.display());
+        let _ = std::fs::remove_dir_all(&self.folder);
+        verdict
+    }
+
+    fn tell(&mut self, line: &str) {
+        writeln!(self.say, "{line}").expect("the swarm is alive");
+    }
+
+    fn answer(&mut self, begins: &str) -> String {
+        let mut line = String::new();
+        self.hear.read_line(&mut line).expect("it prints text");
+        assert!(line.starts_with(begins), "{begins} was expected: {line}");
+        line.trim_end().to_owned()
+    }
+}
+
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
