@@ -248,7 +248,7 @@ impl Client {
                     match message {
                         Some(Ok(Message::Text(text))) => self.hear(socket, &text).await?,
                         Some(Ok(Message::Close(frame))) => {
-                            return Err(frame.map_or_else(|| "closed".into(), |f| format!("closed with {}", f.code)));
+                            return Err(frame.map_or_else(|| "closed".into(), |f| format!("closed with {} {}", f.code, f.reason)));
                         }
                         Some(Ok(_)) => {}
                         Some(Err(error)) => return Err(error.to_string()),

@@ -72,12 +72,12 @@ impl Node {
         admin
     }
 
-    /// Whether it has ended, as a failpoint ends it.
+    /// Whether it has ended: as a failpoint ends it, or because its drain was over before that.
     pub(crate) fn has_aborted(&mut self) -> bool {
         use std::os::unix::process::ExitStatusExt;
         let Some(mut service) = self.service.take() else { return true };
         // 6 is SIGABRT.
-        if service.process.status().is_some_and(|status| status.signal() == Some(6)) {
+        if service.process.status().is_some_and(|status| status.signal() == Some(6) || status.success()) {
             self.ended += 1;
             self.keep_log(&service);
             self.front.target(None);
