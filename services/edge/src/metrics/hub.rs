@@ -56,6 +56,8 @@ pub struct HubMetrics {
     pub leases_lost: Counter,
     publish_seconds: Exemplars,
     publishes: Family<Labels, Counter>,
+    /// The one of `publishes` that counts results without an error.
+    published: Counter,
     resets: Family<Labels, Counter>,
     recoveries: Family<Labels, Counter>,
     /// Reads that repaired a room, or let it begin.
@@ -75,12 +77,14 @@ pub struct HubMetrics {
 impl HubMetrics {
     /// Registers them; `made` counts the calls of other services.
     pub fn register(registry: &mut Registry, made: GrpcCalls) -> Self {
+        let publishes = Family::<Labels, Counter>::default();
         let metrics = Self {
             upstream: UpstreamMetrics::register(registry, made),
             heard: Heard::register(registry),
             leases_lost: Counter::default(),
             publish_seconds: Exemplars::new(PUBLISH_SECONDS.into_iter()),
-            publishes: Family::default(),
+            published: publishes.get_or_create_owned(&[("result", "ok")]),
+            publishes,
             resets: Family::default(),
             recoveries: Family::default(),
             repairs: Counter::default(),
@@ -141,15 +145,17 @@ impl HubMetrics {
         metrics
     }
 
-    /// A publish was refused before it went up.
+    /// A publish was refused, before it went up or by its result.
     pub fn refused(&self, code: Code) {
         self.publishes.get_or_create(&[("result", code.as_str())]).inc();
     }
 
     /// A publish ended after so long.
     pub fn published(&self, result: Result<(), Code>, took: Duration, trace_id: Option<String>) {
-        let label = result.map_or_else(Code::as_str, |()| "ok");
-        self.publishes.get_or_create(&[("result", label)]).inc();
+        match result {
+            Ok(()) => drop(self.published.inc()),
+            Err(code) => self.refused(code),
+        }
         self.publish_seconds.observe(took.as_secs_f64(), trace_id.map(|id| [("trace_id", id)]), None);
     }
 
