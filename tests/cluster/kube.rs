@@ -15,6 +15,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 pub(crate) struct Kube {
     kubeconfig: PathBuf,
     path: OsString,
+    /// The folder of the images' archives.
+    images: PathBuf,
+    /// The command that takes one.
+    load: String,
 }
 
 impl Kube {
@@ -24,7 +28,7 @@ impl Kube {
     /// There is none, and this machine cannot run one: why.
     pub(crate) fn find() -> Result<Self, String> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster");
-        let machine = here.join("machine/cluster");
+        let machine = Self::machine("cluster");
         let named = std::env::var_os("PLAZA_TEST_KUBECONFIG");
         let path = path();
         let kubeconfig = match &named {
@@ -44,13 +48,31 @@ impl Kube {
             (None, _) => format!("{} load", machine.display()),
             (Some(_), _) => return Err("PLAZA_TEST_LOAD must name the command that takes an archive".into()),
         };
+        let kube = Self { kubeconfig, path, images, load };
         // Another cluster gets Redis and NATS where it gets everything.
         let stores: &[&str] = if named.is_none() { &["redis", "nats"] } else { &[] };
         for image in ["plaza-edge", "plaza-session", "plaza-fanout"].iter().chain(stores) {
-            let archive = images.join(format!("{image}.tar"));
-            succeed(Command::new("sh").args(["-c", &format!("{load} '{}'", archive.display())]))?;
+            kube.load(&kube.images.join(format!("{image}.tar")))?;
         }
-        Ok(Self { kubeconfig, path })
+        Ok(kube)
+    }
+
+    /// A program of the folder `machine`.
+    pub(crate) fn machine(program: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/machine").join(program)
+    }
+
+    /// The folder of the images' archives.
+    pub(crate) fn images(&self) -> &Path {
+        &self.images
+    }
+
+    /// Gives the image in an archive to the nodes.
+    ///
+    /// # Errors
+    /// The command fails: its words.
+    pub(crate) fn load(&self, archive: &Path) -> Result<(), String> {
+        succeed(Command::new("sh").args(["-c", &format!("{} '{}'", self.load, archive.display())])).map(|_| ())
     }
 
     /// A command of this cluster, such as kubectl or helm.
@@ -78,6 +100,13 @@ impl Kube {
     /// Runs helm; what it prints.
     pub(crate) fn helm(&self, arguments: &[&str]) -> String {
         succeed(self.command("helm").args(arguments)).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Makes or changes an object, which is JSON.
+    pub(crate) fn apply(&self, object: &str) {
+        let mut command = self.command("sh");
+        succeed(command.args(["-c", "printf %s \"$0\" | kubectl apply --filename -", object]))
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Asks for objects; the answer's JSON.
@@ -135,7 +164,7 @@ fn path() -> OsString {
 ///
 /// # Errors
 /// It cannot be run or fails: its command line, and what it printed to standard error.
-fn succeed(command: &mut Command) -> Result<String, String> {
+pub(crate) fn succeed(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo test -p plaza-tests --test cluster                all checks, in their order
-//! cargo test -p plaza-tests --test cluster -- c05         those whose name contains a word
+//! cargo test -p plaza-tests --test cluster -- c04         those whose name contains a word
 //! ```
 //!
 //! The cluster is one node of this machine that `machine/cluster` brings up and that ends with the checks.
@@ -15,15 +15,20 @@
 //! | [`kube`] | a cluster, kubectl, helm |
 //! | [`release`] | Plaza installed in a namespace |
 //! | [`swarm`] | clients that chat and record, while the cluster moves |
-//! | [`install`], [`moves`] | the checks |
+//! | [`images`], [`install`], [`moves`], [`autoscaler`], [`policies`], [`traces`], [`readme`] | the checks |
 
 #![expect(clippy::print_stdout, reason = "the list of checks is the program's output")]
 
+mod autoscaler;
+mod images;
 mod install;
 mod kube;
 mod moves;
+mod policies;
+mod readme;
 mod release;
 mod swarm;
+mod traces;
 
 use futures_util::FutureExt;
 use kube::Kube;
@@ -47,6 +52,9 @@ const fn check(name: &'static str, shows: &'static str, run: fn(&Kube) -> Runnin
 
 /// Each check begins with an empty namespace or with the release of those before it, whichever it finds.
 const CHECKS: &[Check] = &[
+    check("cluster::c00_images", "images hold one program, its bill of materials, and no shell", |kube| {
+        Box::pin(images::hold_one_program_and_what_it_needs(kube))
+    }),
     check("cluster::c01_install", "with nothing but image names every pod is ready and helm test passes", |kube| {
         Box::pin(install::with_nothing_but_image_names(kube))
     }),
@@ -56,15 +64,30 @@ const CHECKS: &[Check] = &[
     check("cluster::c03_grpc", "the session service answers a gRPC client through its Service", |kube| {
         Box::pin(install::the_session_service_answers(kube))
     }),
-    check("cluster::c04_uninstall", "uninstall leaves nothing behind", |kube| {
-        Box::pin(install::uninstall_leaves_nothing(kube))
-    }),
-    check("cluster::c05_scale", "edges from 1 to 3 to 1 under traffic", |kube| Box::pin(moves::scale_edges(kube))),
-    check("cluster::c06_restart", "rollout restart of every part under traffic", |kube| {
+    check("cluster::c04_scale", "edges from 1 to 3 to 1 under traffic", |kube| Box::pin(moves::scale_edges(kube))),
+    check("cluster::c05_restart", "rollout restart of every part under traffic", |kube| {
         Box::pin(moves::restart_every_part(kube))
     }),
-    check("cluster::c07_force", "pods of every part deleted by force under traffic", |kube| {
+    check("cluster::c06_force", "pods of every part deleted by force under traffic", |kube| {
         Box::pin(moves::delete_pods_by_force(kube))
+    }),
+    check("cluster::c07_upgrade", "an upgrade of every service and the way back under traffic", |kube| {
+        Box::pin(moves::upgrade_and_roll_back(kube))
+    }),
+    check("cluster::c08_autoscaler", "the autoscaler adds edges under load and takes them away one by one", |kube| {
+        Box::pin(autoscaler::follows_the_load(kube))
+    }),
+    check("cluster::c09_policies", "strangers reach the edge and nothing else", |kube| {
+        Box::pin(policies::let_nobody_else_in(kube))
+    }),
+    check("cluster::c10_traces", "a message is one trace in Jaeger, over pods", |kube| {
+        Box::pin(traces::come_to_jaeger(kube))
+    }),
+    check("cluster::c11_uninstall", "uninstall leaves nothing behind", |kube| {
+        Box::pin(install::uninstall_leaves_nothing(kube))
+    }),
+    check("cluster::c12_readme", "the quick start of the README works as it is written", |kube| {
+        Box::pin(readme::installs_as_it_is_written(kube))
     }),
 ];
 

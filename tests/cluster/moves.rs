@@ -1,7 +1,7 @@
 //! What a cluster does to pods while clients chat: nothing acknowledged is lost, doubled or out of order.
 
 use crate::kube::Kube;
-use crate::release::{self, NAME, NAMESPACE, kubectl, name, pods};
+use crate::release::{self, NAME, NAMESPACE, kubectl, name, pods, settled};
 use crate::swarm::Swarm;
 
 /// Every part, with the object that keeps its pods.
@@ -22,10 +22,6 @@ async fn chatting(kube: &Kube, name: &str, edges: u32) -> Swarm {
     release::apply(kube, &["values.yaml", "traffic.yaml"], &["--set", &format!("edge.replicas={edges}")]);
     release::wait_until_still(kube).await;
     Swarm::start(name, release::front(kube))
-}
-
-fn settled(kube: &Kube, object: &str) {
-    kubectl(kube, &["rollout", "status", object, "--timeout=180s"]);
 }
 
 fn heal(swarm: &mut Swarm, what: &str) {
@@ -84,4 +80,30 @@ pub(crate) async fn delete_pods_by_force(kube: &Kube) {
         heal(&mut swarm, &what);
     }
     println!("{}", swarm.judge());
+}
+
+/// An upgrade of every service and the way back, under traffic.
+pub(crate) async fn upgrade_and_roll_back(kube: &Kube) {
+    let mut swarm = chatting(kube, "upgrade", 2).await;
+    let before = revision(kube);
+    swarm.strike("upgrade");
+    release::apply(kube, &["values.yaml", "traffic.yaml"], &["--set", "logs.level=debug"]);
+    release::wait_until_still(kube).await;
+    heal(&mut swarm, "upgrade");
+    swarm.strike("rollback");
+    kube.helm(&["rollback", NAME, &before, "--namespace", NAMESPACE, "--wait", "--timeout=4m"]);
+    release::wait_until_still(kube).await;
+    heal(&mut swarm, "rollback");
+    let edge = kube.get(&["deployment", &format!("{NAME}-edge"), "--namespace", NAMESPACE]);
+    let environment = &edge["spec"]["template"]["spec"]["containers"][0]["env"];
+    let level = environment.as_array().and_then(|all| all.iter().find(|entry| entry["name"] == "PLAZA_LOG_LEVEL"));
+    assert_eq!(level.map(|level| &level["value"]), Some(&serde_json::json!("info")), "{environment}");
+    println!("{}", swarm.judge());
+}
+
+/// The number of the release's last revision.
+fn revision(kube: &Kube) -> String {
+    let history = kube.helm(&["history", NAME, "--namespace", NAMESPACE, "--output=json", "--max=1"]);
+    let history: serde_json::Value = serde_json::from_str(&history).expect("helm prints JSON");
+    history[0]["revision"].to_string()
 }

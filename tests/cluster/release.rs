@@ -48,6 +48,11 @@ pub(crate) fn kubectl(kube: &Kube, arguments: &[&str]) -> String {
     kube.kubectl(&[&["--namespace", NAMESPACE], arguments].concat())
 }
 
+/// Waits until an object that keeps pods has all of them ready, and no others.
+pub(crate) fn settled(kube: &Kube, object: &str) {
+    kubectl(kube, &["rollout", "status", object, "--timeout=180s"]);
+}
+
 /// Its pods, of one component or all, that are not about to end.
 pub(crate) fn pods(kube: &Kube, component: Option<&str>) -> Vec<Value> {
     let mut selector = format!("app.kubernetes.io/instance={NAME}");

@@ -43,6 +43,11 @@ impl Swarm {
         self.answer("scattered");
     }
 
+    /// Sends as fast as it is taken, or as planned again.
+    pub(crate) fn storm(&mut self, is_storm: bool) {
+        self.tell(if is_storm { "storm" } else { "calm" });
+    }
+
     /// Something begins that clients may notice and nobody may suffer from.
     pub(crate) fn strike(&mut self, what: &str) {
         self.tell(&format!("strike {what}"));

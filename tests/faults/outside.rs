@@ -4,6 +4,7 @@
 //! ```text
 //!                           chatting                     everybody is there
 //! scatter                   scattered                    everybody has connected anew
+//! storm, calm                                            everybody sends as fast as it can; or as planned
 //! strike WHAT               struck
 //! heal                      caught up after 340 ms, settled after 900 ms
 //!                           everybody is back and has everything; every message on its way has an outcome
@@ -62,6 +63,7 @@ async fn steered(swarm: &Swarm, history: &History) -> Result<(), Red> {
     println!("chatting");
     for line in lines() {
         match line.split_once(' ').unwrap_or((&line, "")) {
+            (word @ ("storm" | "calm"), _) => board.is_storm.store(word == "storm", Relaxed),
             ("scatter", _) => {
                 let everybody = board.connections.load(Relaxed) + board.clients() as u64;
                 board.scattered.fetch_add(1, Relaxed);
@@ -87,7 +89,7 @@ async fn steered(swarm: &Swarm, history: &History) -> Result<(), Red> {
                 println!("caught up after {caught_up} ms, settled after {} ms", begin.elapsed().as_millis());
             }
             ("end", _) => break,
-            _ => return Err(format!("`{line}` is neither scatter, strike, heal nor end")),
+            _ => return Err(format!("`{line}` is no word of these")),
         }
     }
     outcomes(swarm).await?;
