@@ -21,13 +21,14 @@ const BACK_MS: u64 = 10_000;
 async fn chatting(kube: &Kube, name: &str, edges: u32) -> Swarm {
     release::apply(kube, &["values.yaml", "traffic.yaml"], &["--set", &format!("edge.replicas={edges}")]);
     release::wait_until_still(kube).await;
-    Swarm::start(name, release::front(kube))
+    Swarm::start(name, release::front(kube), 3)
 }
 
 fn heal(swarm: &mut Swarm, what: &str) {
     let [back, settled] = swarm.heal();
     println!("  {what}: {back} ms later everybody has everything, {settled} ms later every message its outcome");
     assert!(back <= BACK_MS, "{what}: back after {back} ms");
+    assert!(settled <= BACK_MS, "{what}: the last message has its outcome after {settled} ms");
 }
 
 /// 1 -> 3 -> 1 edges.

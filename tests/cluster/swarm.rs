@@ -18,13 +18,23 @@ pub(crate) struct Swarm {
 }
 
 impl Swarm {
-    /// Starts it and waits until every client is in its rooms and hears the others.
-    pub(crate) fn start(name: &str, front: SocketAddr) -> Self {
+    /// Starts it and waits until every client is in its rooms and hears the others; `stock` of the clients are
+    /// stock ones.
+    pub(crate) fn start(name: &str, front: SocketAddr, stock: u32) -> Self {
         let folder = std::env::temp_dir().join(format!("plaza-cluster-{}-{name}", std::process::id()));
         let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mut child = Command::new(built("plaza-faults"))
             // The room log outlives a swarm: another one must not seem to repeat its messages.
-            .args(["--seed", &seed.to_string(), "--small", "--at", &front.to_string(), "--out"])
+            .args([
+                "--seed",
+                &seed.to_string(),
+                "--small",
+                "--stock",
+                &stock.to_string(),
+                "--at",
+                &front.to_string(),
+                "--out",
+            ])
             .arg(&folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

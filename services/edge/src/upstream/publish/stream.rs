@@ -92,22 +92,23 @@ async fn one(uri: Uri, token: CancellationToken, numbers: Arc<AtomicU64>, contex
     while !token.is_cancelled() {
         let number = numbers.fetch_add(1, Ordering::Relaxed);
         tokio::select! {
-            result = session(&uri, number, &context) => {
-                match result {
-                    Ok(()) => {
-                        backoff = Backoff::new();
-                        said = false;
-                        tracing::info!(endpoint = %uri, "publish stream ended");
-                    }
-                    Err(status) if !said => {
-                        said = true;
-                        tracing::warn!(endpoint = %uri, error = %status, "fanout cannot be reached; trying again");
-                    }
-                    Err(_) => {}
+            result = session(&uri, number, &context) => match result {
+                Ok(()) => {
+                    backoff = Backoff::new();
+                    said = false;
+                    tracing::info!(endpoint = %uri, "publish stream ended");
                 }
-                let _gone = context.outcomes.send(Outcome::Publish(LinkEvent::Down { stream: number })).await;
-            }
+                Err(status) if !said => {
+                    said = true;
+                    tracing::warn!(endpoint = %uri, error = %status, "fanout cannot be reached; trying again");
+                }
+                Err(_) => {}
+            },
             () = token.cancelled() => {}
+        }
+        // Of an endpoint that left the list, too: what it has not answered goes to another one.
+        if !context.shutdown.is_begun() {
+            let _gone = context.outcomes.send(Outcome::Publish(LinkEvent::Down { stream: number })).await;
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.wait()) => {}
@@ -152,4 +153,33 @@ async fn pump(
         let _gone = context.outcomes.send(Outcome::Publish(LinkEvent::Results(answer.results))).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::UpstreamMetrics;
+    use plaza_kit::metrics::Metrics;
+    use plaza_kit::shutdown::Shutdown;
+
+    #[tokio::test]
+    async fn the_stream_to_an_endpoint_that_leaves_the_list_is_down() {
+        // It accepts and never answers, as a pod does whose network is gone.
+        let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("the kernel has free ports");
+        let uri: Uri = format!("http://{}", silent.local_addr().expect("it is bound")).parse().expect("a URI");
+        let metrics = Metrics::new("edge", "test");
+        let made = metrics.made_calls();
+        let metrics = metrics.registry(|registry| UpstreamMetrics::register(registry, made));
+        let (outcomes, mut heard) = mpsc::channel(8);
+        let shutdown = Shutdown::new();
+        let context = Context { outcomes, shutdown: shutdown.clone(), metrics };
+        let (list, endpoints) = watch::channel(vec![uri]);
+        shutdown.spawn("publish streams", keep(endpoints, context));
+        let (pod, _) = tokio::task::spawn_blocking(move || silent.accept()).await.expect("it ends").expect("a call");
+        list.send(Vec::new()).expect("somebody listens");
+        let heard = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.expect("in time");
+        assert!(matches!(heard, Some(Outcome::Publish(LinkEvent::Down { stream: 1 }))), "{heard:?}");
+        drop(pod);
+        shutdown.begin();
+    }
 }
