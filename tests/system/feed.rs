@@ -189,6 +189,38 @@ async fn nats_feed(server: &NatsServer, capacity: usize, shutdown: &Shutdown) ->
     NatsFeed::start_with(&options, capacity, shutdown).await.expect("the settings are right")
 }
 
+/// wire.md R3: one offset is a place in all rooms, so they must come in the stream's one order.
+#[tokio::test]
+async fn r03_rooms_are_heard_in_the_order_of_the_stream() {
+    const ROOMS: usize = 12;
+    const EVENTS: u64 = 600;
+    let server = NatsServer::start().await;
+    let store = nats_store(&server).await;
+    let shutdown = Shutdown::new();
+    let mut feed = nats_feed(&server, 4_096, &shutdown).await;
+    let rooms: Vec<RoomName> = (0..ROOMS).map(|n| room(&format!("room-{n}"))).collect();
+    rooms.iter().for_each(|room| feed.subscribe(room));
+    barrier(&mut feed, 1).await;
+    let Store::Nats { jetstream, .. } = &store else { unreachable!("it is NATS") };
+    let mut acks = Vec::new();
+    for n in 0..EVENTS as usize {
+        // Runs of one room and jumps between rooms.
+        let room = &rooms[(n / 3 * 5 + n % 2) % ROOMS];
+        acks.push(jetstream.publish(subject::room_in(room), Bytes::new()).await.expect("sent"));
+    }
+    for ack in acks {
+        ack.await.expect("stored");
+    }
+    let mut heard = Vec::new();
+    while heard.len() < EVENTS as usize {
+        if let FeedMessage::Event { seq, .. } = next_message(&mut feed).await {
+            heard.push(seq);
+        }
+    }
+    assert!(heard.is_sorted(), "{:?}", heard.windows(2).find(|pair| pair[0] > pair[1]));
+    shutdown.begin();
+}
+
 #[tokio::test]
 async fn data_i15_a_message_that_names_another_room_is_dropped() {
     let server = NatsServer::start().await;

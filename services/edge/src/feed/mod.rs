@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`sequencer`] | one room: each event once, in order, without gap, or a reset that says so. Pure |
 //! | [`nats`] | the feed over NATS: one subscription per room |
+//! | `order` | rooms that are heard apart, in the stream's one order again |
 //! | [`memory`] | the feed inside `plaza`: a channel, filtered by the subscribed rooms |
 
 use futures_util::future::BoxFuture;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 
 pub mod memory;
 pub mod nats;
+mod order;
 pub mod sequencer;
 
 /// Where the feed comes from.

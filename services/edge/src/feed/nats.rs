@@ -1,13 +1,13 @@
 //! The feed over NATS: one core subscription per room with members here, the beats, and the control
 //! subjects. Everything arrives on one connection; nothing is published but barriers to the own inbox.
 
+use super::order::Gather;
 use super::{EventFeed, FeedItem};
 use crate::config::NatsOptions;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Statistics, Subscriber};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::stream::SelectAll;
 use futures_util::{Stream, StreamExt};
 use plaza_kit::shutdown::Shutdown;
 use plaza_proto::fanout::Beat;
@@ -115,7 +115,7 @@ impl NatsFeed {
             signs,
             out,
             rooms: HashMap::new(),
-            streams: SelectAll::new(),
+            streams: Gather::default(),
             own: None,
             barriers: String::new(),
         };
@@ -248,7 +248,7 @@ struct Task {
     out: mpsc::Sender<FeedItem>,
     /// Dropping the sender ends the room's stream, and with it the subscription.
     rooms: HashMap<RoomName, oneshot::Sender<()>>,
-    streams: SelectAll<Tagged>,
+    streams: Gather<Tagged>,
     own: Option<oneshot::Sender<()>>,
     /// The inbox of this connection's barriers.
     barriers: String,
@@ -267,15 +267,21 @@ impl Task {
             fixed.push(self.hear(name, source).await);
         }
         let signs = self.signs.clone();
+        let mut arrived = Vec::new();
         loop {
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => self.carry_out(order).await,
                     None => return,
                 },
-                Some(item) = self.streams.next() => {
-                    if self.tell_connected().await.is_err() || self.out.send(item).await.is_err() {
+                () = self.streams.next(&mut arrived) => {
+                    if self.tell_connected().await.is_err() {
                         return;
+                    }
+                    for item in arrived.drain(..) {
+                        if self.out.send(item).await.is_err() {
+                            return;
+                        }
                     }
                 }
                 () = signs.wake.notified() => {
