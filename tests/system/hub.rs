@@ -85,8 +85,8 @@ struct House {
     log: Arc<MemoryLog>,
     metrics: Arc<Metrics>,
     /// The way to the session service.
-    /// The way to the session service.
-    to_session: Proxy,
+    /// The ways to the session service. It stands for two replicas with one store behind them.
+    to_session: [Proxy; 2],
     shutdown: Shutdown,
     slots: AtomicU32,
 }
@@ -99,8 +99,10 @@ impl House {
         let target = |l: &std::net::TcpListener| {
             Targets::parse(&format!("http://{}", l.local_addr().expect("bound"))).expect("an address")
         };
-        let to_session = Proxy::start(session.local_addr().ok()).await;
-        let session_at = Targets::parse(&format!("http://{}", to_session.addr())).expect("an address");
+        let session_addr = session.local_addr().ok();
+        let to_session = [Proxy::start(session_addr).await, Proxy::start(session_addr).await];
+        let [first, second] = to_session.each_ref().map(Proxy::addr);
+        let session_at = Targets::parse(&format!("http://{first},http://{second}")).expect("two addresses");
         let fanout_at = target(&fanout);
         let (metrics, readiness) = (Arc::new(Metrics::new("test", "0")), Readiness::new());
 
@@ -471,12 +473,12 @@ async fn r10_what_comes_while_a_join_is_written_down_is_no_offset() {
     let before = writer.join("lobby", None).await;
     let reader = socket_io(&house).await;
     let silent = LinkFaults { down: Way { frozen_below: u64::MAX, ..Way::default() }, ..LinkFaults::default() };
-    house.to_session.set(silent);
+    house.to_session.iter().for_each(|way| way.set(silent));
     let room = RoomName::parse("lobby").expect("a valid name");
     reader.send(9, Op::Join { room, after: None, username: None }).await;
     writer.publish(before.id, "meanwhile").await;
     let meanwhile = house.delivery().await;
-    house.to_session.set(LinkFaults::default());
+    house.to_session.iter().for_each(Proxy::heal);
     let joined = loop {
         match house.inbox.next().await {
             Inbound::Reply { reply: Reply::Joined(joined), .. } => break joined,
@@ -521,6 +523,32 @@ async fn r03_an_event_out_of_the_streams_order_is_no_offset() {
     assert_eq!(Position::parse(&offset(&in_time)).map(|at| at.seq), Ok(in_time.seq));
     assert!(Position::parse(&offset(&late)).is_err(), "{}", offset(&late));
     assert_eq!(Position::parse(&offset(&after)).map(|at| at.seq), Ok(after.seq));
+}
+
+/// faults.md 8.5: a call that finds its replica away is made once more, at the other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_pass_while_one_of_two_session_replicas_is_away_or_silent() {
+    let house = House::new().await;
+    let mut conn = house.open(Variant::TextEn).await;
+    let frozen = Way { frozen_below: u64::MAX, ..Way::default() };
+    let away = LinkFaults { refuse: true, ..LinkFaults::default() };
+    let silent = LinkFaults { up: frozen, down: frozen, ..LinkFaults::default() };
+    let mut hits = 0;
+    for (n, fault) in [away, silent].into_iter().cycle().take(8).enumerate() {
+        let [down, up] = if n / 2 % 2 == 0 { [0, 1] } else { [1, 0] }.map(|way| &house.to_session[way]);
+        up.heal();
+        let before = down.counts();
+        down.set(fault);
+        down.reset_all();
+        // A Socket.IO client's join is answered when it is in the record.
+        conn.join(&format!("room-{n}"), None).await;
+        let after = down.counts();
+        hits += after.refused + after.frozen + after.reset - before.refused - before.frozen - before.reset;
+        if n == 3 {
+            conn = house.open(Variant::TextEn).await;
+        }
+    }
+    assert!(hits > 0, "no call met a fault");
 }
 
 /// design.md section 4: what all rooms keep together is bounded, and a room that has lost its ring reads again.

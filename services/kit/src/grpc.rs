@@ -170,6 +170,13 @@ pub async fn serve(
     Ok(server.add_routes(routes).serve_with_incoming_shutdown(incoming, drain).await?)
 }
 
+/// A request whose deadline goes with it: the callee gives up when the caller does (`grpc-timeout`).
+pub fn within<T>(limit: Duration, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(limit);
+    request
+}
+
 async fn set_health(health: &tonic_health::server::HealthReporter, names: &[&'static str], status: ServingStatus) {
     health.set_service_status("", status).await;
     for name in names {

@@ -3,6 +3,7 @@
 
 use crate::metrics::SessionMetrics;
 use crate::store::ForEdge;
+use plaza_kit::grpc::within;
 use plaza_kit::shutdown::Shutdown;
 use plaza_proto::fanout::ControlRequest;
 use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
@@ -44,7 +45,7 @@ impl ControlSender {
         let metrics = self.metrics.clone();
         self.shutdown.spawn("control", async move {
             let request = ControlRequest { edge: command.edge, command: Some(command.command) };
-            let sent = metrics.made.make(CONTROL, DEADLINE, fanout.control(request)).await;
+            let sent = metrics.made.make(CONTROL, DEADLINE, fanout.control(within(DEADLINE, request))).await;
             metrics.control(if sent.is_ok() { "sent" } else { "failed" });
             drop(permit);
         });

@@ -16,6 +16,7 @@ use crate::metrics::SessionMetrics;
 use crate::store::{OutboxEntry, PresenceKind, SessionStore};
 use futures_util::StreamExt;
 use futures_util::stream;
+use plaza_kit::grpc::within;
 use plaza_kit::shutdown::Shutdown;
 use plaza_kit::telemetry::LogGate;
 use plaza_kit::trace::layer::ClientSpan;
@@ -148,7 +149,7 @@ impl Publisher {
         let retry = entry.age_ms > RETRY_AGE_MS;
         let request =
             PublishRequest { room: entry.room.clone(), event: Some(event(boot, entry)), retry, volatile: false };
-        let mut request = tonic::Request::new(request);
+        let mut request = within(DEADLINE, request);
         let span = TRACER.root(PUBLISH, SpanKind::Client, Origin::default());
         let span = span.map(|span| ClientSpan::begin(PUBLISH, span, &mut request));
         let answer = self.metrics.made.make(PUBLISH, DEADLINE, self.fanout.clone().publish(request)).await;

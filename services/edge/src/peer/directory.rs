@@ -1,6 +1,7 @@
 //! Where the other edges are: the session service knows, and what it said is kept for a while.
 
 use crate::upstream::CALL;
+use plaza_kit::grpc::within;
 use plaza_kit::metrics::GrpcCalls;
 use plaza_proto::code::Code;
 use plaza_proto::session::FindEdgeRequest;
@@ -52,7 +53,7 @@ impl Directory {
             return known;
         }
         let mut client = self.client.clone();
-        let call = client.find_edge(FindEdgeRequest { edge_number: number });
+        let call = client.find_edge(within(CALL, FindEdgeRequest { edge_number: number }));
         let found = match self.made.make(FIND, CALL, call).await {
             Ok(answer) => Some(answer.advertise_addr.into()),
             Err(status) if Code::of_status(&status) == Code::NotFound => None,

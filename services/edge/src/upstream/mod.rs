@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 pub mod publish;
 pub mod read;
 pub mod registration;
+mod replicas;
 pub mod session;
 
 /// Outcomes that wait for the hub.

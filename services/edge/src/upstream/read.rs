@@ -3,6 +3,7 @@
 use super::{CALL, Context, Outcome};
 use crate::bridge::ConnKey;
 use crate::trace::READ;
+use plaza_kit::grpc::within;
 use plaza_kit::metrics::GrpcCalls;
 use plaza_kit::trace::Span;
 use plaza_kit::trace::layer::ClientSpan;
@@ -81,7 +82,7 @@ impl Reader {
         let (calls, context) = (self.calls.clone(), self.context.clone());
         self.context.shutdown.spawn("tails", async move {
             let _permit = calls.acquire().await;
-            let call = client.tails(TailsRequest { rooms });
+            let call = client.tails(within(CALL, TailsRequest { rooms }));
             let result = context.metrics.made.make(TAILS, CALL, call).await;
             let result = result.map_err(|status| Code::of_status(&status));
             let _gone = context.outcomes.send(Outcome::Tails(tag, result)).await;
@@ -96,7 +97,7 @@ impl Reader {
             let _permit = calls.acquire().await;
             let request =
                 ListMembersRequest { room: room.as_str().to_owned(), page_size: 200, page_token: String::new() };
-            let result = context.metrics.made.make(MEMBERS, CALL, client.list_members(request)).await;
+            let result = context.metrics.made.make(MEMBERS, CALL, client.list_members(within(CALL, request))).await;
             let result = result.map_err(|status| Code::of_status(&status));
             let _gone = context.outcomes.send(Outcome::Members { to, id, room, result }).await;
         });
@@ -117,7 +118,7 @@ async fn read(
         limit: key.limit,
         max_bytes: 0,
     };
-    let mut request = tonic::Request::new(request);
+    let mut request = within(CALL, request);
     let span = span.map(|span| ClientSpan::begin(READ, span, &mut request));
     let result = made.make(READ, CALL, client.read(request)).await.map_err(|status| Code::of_status(&status));
     if let Some(span) = span {

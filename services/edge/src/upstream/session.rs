@@ -3,12 +3,15 @@
 //! ```text
 //! Register --> Registered --> Apply, Heartbeat ... --lease lost, or the data was lost--> Register anew
 //! ```
-//! Operations go up in order, one call at a time, in batches of what has gathered meanwhile. One that
+//! Operations go up in order, one call at a time, in batches of what has gathered meanwhile. A call that
+//! finds its replica away is made once more at another one, as long as such calls are few. One that
 //! somebody waits for fails when the service does; one that is owed is kept until it has been applied.
 
 use super::registration::{Registration, SharedKey};
+use super::replicas::Replicas;
 use super::{Backoff, CALL, Context, Outcome};
 use crate::trace::TRACER;
+use plaza_kit::grpc::within;
 use plaza_kit::trace::layer::ClientSpan;
 use plaza_kit::trace::{SpanContext, SpanKind};
 use plaza_proto::code::Code;
@@ -16,15 +19,15 @@ use plaza_proto::fanout::{Command, Rejected};
 use plaza_proto::session::edge_lease_service_client::EdgeLeaseServiceClient;
 use plaza_proto::session::op_result::Result as Wire;
 use plaza_proto::session::{
-    ApplyRequest, HeartbeatRequest, Op, OpResult, RegisterRequest, ResumeKey, RoomPosition, Session, op,
+    ApplyRequest, ApplyResponse, HeartbeatRequest, Op, OpResult, RegisterRequest, ResumeKey, RoomPosition, Session, op,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tonic::transport::Channel;
+use tonic::transport::Uri;
 
 /// The call that applies operations.
 const APPLY: &str = "plaza.session.v1.EdgeLeaseService/Apply";
@@ -36,7 +39,9 @@ const BATCH: usize = 64;
 const QUEUE: usize = 256;
 /// Between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Each call earns a tenth of a second attempt; at most so many are saved up.
+/// What each call earns of a second attempt.
+const RETRY_SHARE: f64 = 0.1;
+/// Second attempts that are saved up at most.
 const RETRIES: f64 = 10.0;
 /// Awaited operations that the hub lets wait.
 const AWAITED: usize = 4_096;
@@ -100,7 +105,7 @@ impl SessionLink {
     pub fn start(
         edge: String,
         advertise_addr: String,
-        channel: Channel,
+        endpoints: watch::Receiver<Vec<Uri>>,
         registration: Registration,
         context: Context,
     ) -> Self {
@@ -109,7 +114,7 @@ impl SessionLink {
         let connections = Arc::new(AtomicU32::new(0));
         let shutdown = context.shutdown.clone();
         let lease = Lease {
-            client: EdgeLeaseServiceClient::new(channel),
+            replicas: Replicas::new(endpoints),
             edge,
             advertise_addr,
             registration,
@@ -182,7 +187,7 @@ impl SessionLink {
 }
 
 struct Lease {
-    client: EdgeLeaseServiceClient<Channel>,
+    replicas: Replicas,
     edge: String,
     advertise_addr: String,
     registration: Registration,
@@ -241,7 +246,10 @@ impl Lease {
                 replaces: replaces.clone(),
                 edge_number: self.edge_number,
             };
-            match told(self.context.metrics.made.make(REGISTER, CALL, self.client.register(request)).await) {
+            let result = self.context.metrics.made.make(REGISTER, CALL, async {
+                EdgeLeaseServiceClient::new(self.replicas.channel().await).register(within(CALL, request)).await
+            });
+            match told(result.await) {
                 Ok(answer) => {
                     self.keys = answer.resume_keys;
                     self.boot = answer.boot;
@@ -261,6 +269,7 @@ impl Lease {
                 }
                 Err(_) => {}
             }
+            self.replicas.move_on();
             let wait = backoff.wait();
             self.refuse_for(wait).await;
         }
@@ -273,7 +282,10 @@ impl Lease {
         let mut batch = Vec::new();
         loop {
             let outcome = tokio::select! {
-                _ = beat.tick() => self.heartbeat().await,
+                _ = beat.tick() => match self.heartbeat().await {
+                    Err(code) if self.may_try_again(code) => self.heartbeat().await,
+                    result => result,
+                },
                 n = take(&mut self.inbox, &mut batch, self.owed.is_empty()) => {
                     if n == 0 && self.owed.is_empty() {
                         // The hub is gone.
@@ -303,18 +315,17 @@ impl Lease {
             let ops: Vec<Op> = entries.iter().map(|entry| entry.op.clone()).collect();
             let request = ApplyRequest { incarnation: self.incarnation.clone(), ops };
             let contexts: Vec<SpanContext> = entries.iter_mut().filter_map(|entry| entry.context.take()).collect();
-            let mut message = tonic::Request::new(request.clone());
+            let mut message = within(CALL, request.clone());
             let span = TRACER.gather(APPLY, SpanKind::Client, &contexts);
             let span = span.map(|span| ClientSpan::begin(APPLY, span, &mut message));
             self.context.metrics.batch_operations.observe(entries.len() as f64);
-            let mut answer = told(self.context.metrics.made.make(APPLY, CALL, self.client.apply(message)).await);
+            self.retries = (self.retries + RETRY_SHARE).min(RETRIES);
+            let mut answer = self.call_apply(message).await;
             if let Some(span) = span {
                 span.done(answer.as_ref().err().map(|(code, _)| code.as_str()));
             }
-            self.retries = (self.retries + 0.1).min(RETRIES);
-            if matches!(&answer, Err((Code::Unavailable | Code::Timeout, _))) && self.retries >= 1.0 {
-                self.retries -= 1.0;
-                answer = told(self.context.metrics.made.make(APPLY, CALL, self.client.apply(request)).await);
+            if matches!(&answer, Err((code, _)) if self.may_try_again(*code)) {
+                answer = self.call_apply(within(CALL, request)).await;
             }
             match answer {
                 Ok(answer) => {
@@ -357,7 +368,26 @@ impl Lease {
         Ok(())
     }
 
+    async fn call_apply(&mut self, request: tonic::Request<ApplyRequest>) -> Result<ApplyResponse, (Code, String)> {
+        let call = async { EdgeLeaseServiceClient::new(self.replicas.channel().await).apply(request).await };
+        told(self.context.metrics.made.make(APPLY, CALL, call).await)
+    }
+
+    /// After a call: whether it is made once more. Then another replica is used, if there is one.
+    fn may_try_again(&mut self, code: Code) -> bool {
+        if !matches!(code, Code::Unavailable | Code::Timeout) {
+            return false;
+        }
+        self.replicas.move_on();
+        let may = self.retries >= 1.0;
+        if may {
+            self.retries -= 1.0;
+        }
+        may
+    }
+
     async fn heartbeat(&mut self) -> Result<(), Code> {
+        self.retries = (self.retries + RETRY_SHARE).min(RETRIES);
         self.counter += 1;
         let mut done = Vec::new();
         while let Ok(command) = self.confirmed.try_recv() {
@@ -369,7 +399,12 @@ impl Lease {
             connections: self.connections.load(Ordering::Relaxed),
             done_command_ids: done,
         };
-        let answer = told(self.context.metrics.made.make(HEARTBEATS, CALL, self.client.heartbeat(request)).await);
+        let answer = told({
+            let call = async {
+                EdgeLeaseServiceClient::new(self.replicas.channel().await).heartbeat(within(CALL, request)).await
+            };
+            self.context.metrics.made.make(HEARTBEATS, CALL, call).await
+        });
         self.tell(SessionEvent::Reachable(answer.is_ok())).await;
         let answer = answer.map_err(|(code, _)| code)?;
         // A counter that our own calls do not explain, or another boot: the data is not what we wrote.

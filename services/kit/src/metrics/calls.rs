@@ -57,6 +57,10 @@ impl GrpcCalls {
     ) -> Result<T, Status> {
         let begin = Instant::now();
         let result = match tokio::time::timeout(limit, call).await {
+            // The deadline that the request carries may be noticed first, on either side.
+            Ok(Err(status)) if status.code() == Code::Cancelled && begin.elapsed() >= limit => {
+                Err(Status::deadline_exceeded(format!("no answer within {limit:?}")))
+            }
             Ok(result) => result.map(Response::into_inner),
             Err(_) => Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))),
         };
