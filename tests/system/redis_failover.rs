@@ -2,6 +2,8 @@
 
 use super::session_store::{OPTIONS, edge_name, on_a_cluster, open_as, registration, store_with, unique};
 use plaza_session::store::{Outcome, SessionStore, StoreError, StoreOptions};
+use plaza_tests::proxy::Proxy;
+use plaza_tests::redis::RedisServer;
 use plaza_tests::redis_sets::{RedisCluster, RedisFailover};
 use std::time::{Duration, Instant};
 
@@ -82,4 +84,22 @@ async fn a_cluster_promotes_a_replica_and_the_store_follows() {
 #[tokio::test]
 async fn a_cluster_of_three_passes_the_cases_of_the_store() {
     on_a_cluster().await;
+}
+
+/// faults.md row 14: the old connection stays open for ever, and carries nothing.
+#[tokio::test]
+async fn a_half_open_connection_is_given_up_for_a_new_one() {
+    let server = RedisServer::start().await;
+    let target = server.url().trim_start_matches("redis://").trim_end_matches('/').parse().expect("an address");
+    let link = Proxy::start(Some(target)).await;
+    let store = store_with(&format!("redis://{}/", link.addr()), PATIENT);
+    let edge = edge_name("a");
+    hold_a_name(&store, &edge).await;
+    for (counter, up, down) in [(2, true, true), (3, false, true), (4, true, false)] {
+        link.freeze_open(up, down);
+        let took = until_answered(&store, &edge, counter).await;
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        name_is_held(&store, &edge).await;
+    }
+    assert!(link.counts().frozen > 0 && link.counts().accepted >= 4, "{:?}", link.counts());
 }

@@ -55,7 +55,10 @@ impl Link {
         let answer = match tokio::time::timeout(CALL, self.run(script, args)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.failure(&error)),
-            Err(_) => Err(StoreError::Unavailable(format!("no answer within {CALL:?}"))),
+            Err(_) => {
+                self.give_up();
+                Err(StoreError::Unavailable(format!("no answer within {CALL:?}")))
+            }
         };
         let result = match &answer {
             Err(StoreError::Unavailable(why)) => {
@@ -112,6 +115,9 @@ impl Link {
             self.lock().connection = None;
             return StoreError::Unavailable(error.to_string());
         }
+        if error.is_timeout() {
+            self.give_up();
+        }
         let refused_for_good = matches!(
             kind,
             ErrorKind::Server(
@@ -127,6 +133,12 @@ impl Link {
         } else {
             StoreError::Unavailable(error.to_string())
         }
+    }
+
+    /// A connection that does not answer may be open on this side alone, and would stay so for as long as the
+    /// kernel sends its bytes again. Only a new one can tell.
+    fn give_up(&self) {
+        self.lock().connection = None;
     }
 
     fn set_away(&self, error: &str) {
