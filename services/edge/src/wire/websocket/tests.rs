@@ -264,6 +264,8 @@ proptest! {
         let faulty = matches!(ours.last(), Some(Got::Violation(_)));
         let theirs = match theirs.split_last() {
             Some((Got::Close(Some(1002)), before)) if faulty => before,
+            // It reads on behind a length that is longer than it need be, which damage may make of a short one.
+            _ if ours.last() == Some(&Got::Violation(Violation::Length)) => &theirs[..theirs.len().min(ours.len() - 1)],
             _ => &theirs[..],
         };
         prop_assert_eq!(legal(&ours), legal(theirs));
