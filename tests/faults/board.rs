@@ -11,6 +11,8 @@ pub(crate) struct Board {
     online: Vec<AtomicBool>,
     /// The edge that each client uses.
     edge: Vec<AtomicU64>,
+    /// How many connections of each client have ended.
+    ended: Vec<AtomicU64>,
     /// The highest sequence that each client has, by client and place of the room among its rooms.
     seen: Vec<Vec<(u32, AtomicU64)>>,
     /// The highest acknowledged sequence of each room.
@@ -27,8 +29,15 @@ pub(crate) struct Board {
     pub(crate) is_storm: AtomicBool,
     /// How often all clients were told to connect anew.
     pub(crate) scattered: AtomicU64,
+    /// Every fifth client of the swarm's own reads nothing.
+    pub(crate) is_deaf: AtomicBool,
     /// Epochs in the order in which they appeared.
     epochs: Mutex<Vec<u64>>,
+}
+
+/// Whether a client is among those who read nothing when the board says so.
+pub(crate) fn may_be_deaf(client: u32) -> bool {
+    client.is_multiple_of(5)
 }
 
 impl Board {
@@ -37,6 +46,7 @@ impl Board {
         Self {
             online: of_clients.iter().map(|_| AtomicBool::new(false)).collect(),
             edge: of_clients.iter().map(|_| AtomicU64::new(0)).collect(),
+            ended: of_clients.iter().map(|_| AtomicU64::new(0)).collect(),
             seen: of_clients
                 .iter()
                 .map(|rooms| rooms.iter().map(|room| (*room, AtomicU64::new(0))).collect())
@@ -50,6 +60,7 @@ impl Board {
             is_quiet: AtomicBool::new(false),
             is_storm: AtomicBool::new(false),
             scattered: AtomicU64::new(0),
+            is_deaf: AtomicBool::new(false),
             epochs: Mutex::default(),
         }
     }
@@ -57,6 +68,19 @@ impl Board {
     pub(crate) fn set_online(&self, client: u32, online: bool, edge: u32) {
         self.online[client as usize].store(online, Relaxed);
         self.edge[client as usize].store(u64::from(edge), Relaxed);
+        self.ended[client as usize].fetch_add(u64::from(!online), Relaxed);
+    }
+
+    /// Clients that are connected through this edge now, and how often each had been before.
+    pub(crate) fn on_edge(&self, edge: usize) -> Vec<(usize, u64)> {
+        let here =
+            |client: &usize| self.online[*client].load(Relaxed) && self.edge[*client].load(Relaxed) == edge as u64;
+        (0..self.online.len()).filter(here).map(|client| (client, self.ended[client].load(Relaxed))).collect()
+    }
+
+    /// Whether all these connections have ended, wherever their clients are by now.
+    pub(crate) fn have_ended(&self, connections: &[(usize, u64)]) -> bool {
+        connections.iter().all(|(client, before)| self.ended[*client].load(Relaxed) > *before)
     }
 
     pub(crate) fn see(&self, client: u32, index: usize, at: At) {
@@ -106,7 +130,13 @@ impl Board {
 
     /// Members that do not have these sequences of their rooms yet.
     pub(crate) fn behind(&self, seqs: &[u64]) -> usize {
-        let rooms = self.seen.iter().flatten();
+        self.behind_of(seqs, |_| true)
+    }
+
+    /// The same of some clients.
+    pub(crate) fn behind_of(&self, seqs: &[u64], whom: impl Fn(u32) -> bool) -> usize {
+        let clients = (0..).zip(&self.seen).filter(|(client, _)| whom(*client));
+        let rooms = clients.flat_map(|(_, rooms)| rooms);
         rooms.filter(|(room, seen)| seen.load(Relaxed) < seqs[*room as usize]).count()
     }
 }

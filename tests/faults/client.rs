@@ -1,7 +1,7 @@
 //! One client of the swarm: sends numbered messages under client ids, sends again what has no answer,
 //! comes back by itself, resumes each room where it stood, and records all of it.
 
-use crate::board::Board;
+use crate::board::{Board, may_be_deaf};
 use crate::history::{Event, History, Mid, mid};
 use crate::speak::{Heard, Speak, Stand, hash};
 use futures_util::{SinkExt, StreamExt};
@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -132,6 +132,8 @@ pub(crate) struct Client {
     random: fastrand::Rng,
     fronts: Vec<SocketAddr>,
     edge: usize,
+    /// What the kernel keeps for it, if not its usual.
+    buffer: Option<u32>,
     board: Arc<Board>,
     history: Arc<History>,
 }
@@ -163,9 +165,15 @@ impl Client {
             random,
             fronts,
             edge: 0,
+            buffer: None,
             board,
             history,
         }
+    }
+
+    /// The kernel keeps at most about so many bytes for it.
+    pub(crate) fn with_buffer(self, buffer: Option<u32>) -> Self {
+        Self { buffer, ..self }
     }
 
     pub(crate) async fn run(mut self, shutdown: Shutdown) {
@@ -209,8 +217,9 @@ impl Client {
     /// One connection from its opening to its end.
     async fn connection(&mut self) -> Result<(), Ended> {
         let front = self.fronts[self.edge];
-        let mut socket =
-            timeout(HANDSHAKE, connect(front, &self.speak.path(self.id))).await.map_err(|_| "no handshake")??;
+        let mut socket = timeout(HANDSHAKE, connect(front, self.buffer, &self.speak.path(self.id)))
+            .await
+            .map_err(|_| "no handshake")??;
         if self.speak == Speak::Plaza {
             self.say(&mut socket, self.speak.hello(&self.guest, &self.ticket)).await?;
         }
@@ -242,8 +251,14 @@ impl Client {
         let mut heard = Instant::now();
         let scattered = self.board.scattered.load(Relaxed);
         loop {
+            let deaf = self.is_deaf();
+            if deaf {
+                // It has only itself to blame.
+                heard = Instant::now();
+                self.asked.values_mut().for_each(|(_, since)| *since = heard);
+            }
             tokio::select! {
-                message = socket.next() => {
+                message = socket.next(), if !deaf => {
                     heard = Instant::now();
                     match message {
                         Some(Ok(Message::Text(text))) => self.hear(socket, &text).await?,
@@ -273,6 +288,11 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Whether it reads nothing now. A stock client cannot be told not to.
+    fn is_deaf(&self) -> bool {
+        self.speak != Speak::Stock && may_be_deaf(self.id) && self.board.is_deaf.load(Relaxed)
     }
 
     async fn say(&self, socket: &mut Socket, text: String) -> Result<(), Ended> {
@@ -508,8 +528,16 @@ impl Client {
     }
 }
 
-async fn connect(front: SocketAddr, (path, protocol): &(String, Option<&'static str>)) -> Result<Socket, Ended> {
-    let stream = TcpStream::connect(front).await.map_err(|e| e.to_string())?;
+async fn connect(
+    front: SocketAddr,
+    buffer: Option<u32>,
+    (path, protocol): &(String, Option<&'static str>),
+) -> Result<Socket, Ended> {
+    let socket = TcpSocket::new_v4().map_err(|e| e.to_string())?;
+    if let Some(bytes) = buffer {
+        socket.set_recv_buffer_size(bytes).map_err(|e| e.to_string())?;
+    }
+    let stream = socket.connect(front).await.map_err(|e| e.to_string())?;
     let _ = stream.set_nodelay(true);
     let mut request = format!("ws://{front}{path}").into_client_request().map_err(|e| e.to_string())?;
     if let Some(protocol) = protocol {

@@ -30,6 +30,7 @@ mod stores;
 mod swarm;
 mod world;
 
+use crate::report::Tally;
 use crate::rows::{ROWS, Row};
 use crate::run::{Run, Scale};
 use std::net::SocketAddr;
@@ -42,7 +43,9 @@ plaza-faults [--row N,...] [--seed S] [--seeds N] [--small] [--minutes M] [--out
 plaza-faults --check FILE     checks a history that was kept
 plaza-faults --at HOST:PORT,...   the swarm alone, against edges that somebody else runs and breaks
 plaza-faults --peer           the same swarm against npm socket.io servers: losses must be seen
+plaza-faults --proof          every row with three seeds, row 26, broken rules and npm servers; then one table
 plaza-faults --sabotage       breaks each of Plaza's own rules once: all of them must be noticed
+  --rule NAME   only this one
   --row N,...   rows of the table below (default: all but 26)
   --seed S      what is random follows from it (default 1)
   --seeds N     so many runs of each row, with seeds S, S+1, ... (default 1)
@@ -61,6 +64,8 @@ struct Options {
     scale: Scale,
     out: PathBuf,
     task: Task,
+    /// The only rule to break.
+    rule: Option<String>,
 }
 
 /// What the program is asked to do.
@@ -71,6 +76,7 @@ enum Task {
     Outside(Vec<SocketAddr>),
     Peer,
     Sabotage,
+    Proof,
 }
 
 #[tokio::main]
@@ -83,9 +89,10 @@ async fn main() -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let options = parse(&args)?;
+    let mut options = parse(&args)?;
     let passed = match &options.task {
-        Task::Rows => rows(&options).await,
+        Task::Rows => rows(&options).await.map(|(passed, _)| passed),
+        Task::Proof => proof(&mut options).await,
         Task::Check(path) => run::check(path, checker::Rules::default()).map(|verdict| {
             println!("{}", report::verdict(&verdict));
             verdict.is_pass()
@@ -100,24 +107,51 @@ async fn main() -> anyhow::Result<()> {
     std::process::exit(i32::from(!passed.map_err(anyhow::Error::msg)?));
 }
 
-/// Runs rows with seeds; whether all passed.
-async fn rows(options: &Options) -> Result<bool, run::Red> {
+/// The fewest acknowledged messages that are a proof.
+const PROOF: u64 = 300_000;
+
+/// Everything that is to be shown, and one table of it.
+async fn proof(options: &mut Options) -> Result<bool, run::Red> {
+    options.seeds = options.seeds.max(3);
+    let (mut passed, mut runs) = rows(options).await?;
+    (options.rows, options.seeds) = (ROWS.iter().filter(|row| row.number == 26).collect(), 1);
+    let (mixed_passed, mixed) = rows(options).await?;
+    runs.extend(mixed);
+    let missed = sabotage::run(options).await?;
+    let (peer, seen) = peer::run(options.seed, &options.out).await?;
+    println!("{peer}\n\n{}", report::table(&runs));
+    let acknowledged: u64 = runs.iter().map(|(_, _, tally)| tally.acknowledged).sum();
+    let enough = options.scale.is_small || acknowledged >= PROOF;
+    println!(
+        "broken rules that nobody noticed: {missed}; losses of the npm servers: {}",
+        if seen { "seen" } else { "not seen" }
+    );
+    passed &= mixed_passed && missed == 0 && seen && enough;
+    println!("{}", if passed { "proven" } else { "NOT proven" });
+    Ok(passed)
+}
+
+type Runs = Vec<(&'static Row, u64, Tally)>;
+
+/// Runs rows with seeds; whether all passed, and what each came to.
+async fn rows(options: &Options) -> Result<(bool, Runs), run::Red> {
     let mut failed = 0;
-    let mut table = Vec::new();
+    let (mut table, mut runs) = (Vec::new(), Vec::new());
     for row in &options.rows {
         for seed in options.seed..options.seed + options.seeds {
-            let (line, passed) = one(row, seed, options).await?;
+            let (line, tally) = one(row, seed, options).await?;
             println!("{line}");
-            failed += u32::from(!passed);
+            failed += u32::from(tally.word != "pass");
             table.push(line);
+            runs.push((*row, seed, tally));
         }
     }
     println!("\n{}", report::summary(&table, failed));
-    Ok(failed == 0)
+    Ok((failed == 0, runs))
 }
 
-/// Runs one row with one seed; its line of the report, and whether it passed.
-async fn one(row: &Row, seed: u64, options: &Options) -> Result<(String, bool), run::Red> {
+/// Runs one row with one seed; its line of the report, and what it came to.
+async fn one(row: &Row, seed: u64, options: &Options) -> Result<(String, Tally), run::Red> {
     let folder = options.out.join(format!("row{}-seed{seed}", row.number));
     let _ = std::fs::remove_dir_all(&folder);
     let scale = row.scale(options.scale);
@@ -131,7 +165,7 @@ async fn one(row: &Row, seed: u64, options: &Options) -> Result<(String, bool), 
         // What is kept is for those who look for a fault.
         let _ = std::fs::remove_dir_all(&folder);
     }
-    Ok((report::line(row, seed, &verdict, &counted, &folder), passed))
+    Ok((report::line(row, seed, &verdict, &counted, &folder), Tally::of(&verdict)))
 }
 
 fn parse(args: &[String]) -> anyhow::Result<Options> {
@@ -144,15 +178,17 @@ fn parse(args: &[String]) -> anyhow::Result<Options> {
         Scale { faults: 12, clients, stock: 6, rooms, rooms_per_client: 6, rate, minutes: 10.0, is_small }
     };
     let rows = ROWS.iter().filter(|row| row.number != 26).collect();
-    let mut options = Options { rows, seed: 1, seeds: 1, scale, out: "target/faults".into(), task: Task::Rows };
+    let mut options =
+        Options { rows, seed: 1, seeds: 1, scale, out: "target/faults".into(), task: Task::Rows, rule: None };
     for arg in args {
         match arg.as_str() {
             "--peer" => options.task = Task::Peer,
             "--sabotage" => options.task = Task::Sabotage,
+            "--proof" => options.task = Task::Proof,
             _ => {}
         }
     }
-    let alone = ["--small", "--peer", "--sabotage"];
+    let alone = ["--small", "--peer", "--sabotage", "--proof"];
     let args: Vec<&String> = args.iter().filter(|arg| !alone.contains(&arg.as_str())).collect();
     for pair in args.chunks(2) {
         let [flag, value] = pair else { anyhow::bail!("{} needs a value\n\n{HELP}", pair[0]) };
@@ -174,6 +210,7 @@ fn parse(args: &[String]) -> anyhow::Result<Options> {
                 let at = value.split(',').map(str::parse).collect::<Result<_, _>>();
                 options.task = Task::Outside(at.map_err(|error| anyhow::anyhow!("--at {value}: {error}"))?);
             }
+            "--rule" => options.rule = Some(value.to_string()),
             "--check" => options.task = Task::Check(value.into()),
             _ => anyhow::bail!("unknown argument {flag}\n\n{HELP}"),
         }

@@ -35,7 +35,7 @@ pub(crate) async fn run(at: &[SocketAddr], seed: u64, scale: Scale, out: &Path) 
     let urls = at.iter().map(|front| format!("http://{front}")).collect::<Vec<_>>().join(",");
     let (_stock, steering) = stock_clients(&[urls]).await;
     let Scale { clients, stock, rooms, rooms_per_client, rate, .. } = scale;
-    let plan = Plan { clients, stock, rooms, rooms_per_client, rate, seed, only_socket_io: false };
+    let plan = Plan { clients, stock, rooms, rooms_per_client, rate, seed, only_socket_io: false, buffer: None };
     let swarm = Swarm::start(plan, at, Some(steering), &history);
     let red = steered(&swarm, &history).await.err();
     swarm.end().await;

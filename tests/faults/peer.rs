@@ -45,7 +45,16 @@ pub(crate) async fn run(seed: u64, out: &Path) -> Result<(String, bool), run::Re
     }
     let urls = servers.iter().map(|server| format!("http://{}", server.front.addr())).collect::<Vec<_>>().join(",");
     let (_stock, steering) = stock_clients(&[urls, "websocket".to_owned()]).await;
-    let plan = Plan { clients: 30, stock: 30, rooms: 20, rooms_per_client: 3, rate: 150.0, seed, only_socket_io: true };
+    let plan = Plan {
+        clients: 30,
+        stock: 30,
+        rooms: 20,
+        rooms_per_client: 3,
+        rate: 150.0,
+        seed,
+        only_socket_io: true,
+        buffer: None,
+    };
     let swarm = Swarm::start(plan, &[steering], Some(steering), &history);
     let board = Arc::clone(&swarm.board);
     wait(|| board.online() == board.clients()).await?;

@@ -7,38 +7,57 @@ use crate::world::Hits;
 use std::fmt::Write;
 use std::path::Path;
 
+/// What one run came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tally {
+    /// `pass`, `FAIL`, or `UNKNOWN`: nothing is broken, and nothing proven.
+    pub(crate) word: &'static str,
+    pub(crate) acknowledged: u64,
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+    pub(crate) misordered: u64,
+}
+
+impl Tally {
+    pub(crate) fn of(verdict: &Verdict) -> Self {
+        let broken = |rules: &[&str]| -> u64 {
+            let of = verdict.broken.iter().filter(|(rule, _)| rules.iter().any(|start| rule.starts_with(start)));
+            of.map(|(_, (count, cases))| (*count).max(cases.len() as u64)).sum()
+        };
+        Self {
+            word: match (verdict.broken.is_empty(), verdict.vacuous.is_empty()) {
+                (true, true) => "pass",
+                (true, false) => "UNKNOWN",
+                (false, _) => "FAIL",
+            },
+            acknowledged: verdict.counts.acknowledged,
+            lost: broken(&["H1 "]),
+            doubled: broken(&["H5 "]),
+            misordered: broken(&["H7 ", "H8 ", "H9 "]),
+        }
+    }
+}
+
 /// One run: a line when it passed, and what is broken when not.
 pub(crate) fn line(row: &Row, seed: u64, verdict: &Verdict, counted: &Counted, folder: &Path) -> String {
     let counts = verdict.counts;
-    let word = match (verdict.broken.is_empty(), verdict.vacuous.is_empty()) {
-        (true, true) => "pass",
-        (true, false) => "UNKNOWN",
-        (false, _) => "FAIL",
-    };
+    let Tally { word, acknowledged, lost, doubled, misordered } = Tally::of(verdict);
     let Hits { ended, other, reset, refused, held } = counted.hits;
-    let broken = |rules: &[&str]| -> u64 {
-        let of = verdict.broken.iter().filter(|(rule, _)| rules.iter().any(|start| rule.starts_with(start)));
-        of.map(|(_, (count, cases))| (*count).max(cases.len() as u64)).sum()
-    };
     let mut text = format!(
         "{word:<7} row {:>2} seed {seed}: {}; {:.0} s\n        \
          {} faults survived: {ended} processes ended or stopped, {reset} connections reset, {refused} refused, \
          {held} pieces held up, {other} other hits\n        \
-         {} messages acknowledged ({} by a retry, {} busy and {} unknown on the way), {} received: \
-         {} lost, {} doubled, {} out of order\n        \
+         {acknowledged} messages acknowledged ({} by a retry, {} busy and {} unknown on the way), {} received: \
+         {lost} lost, {doubled} doubled, {misordered} out of order\n        \
          {} connections, {} resumed joins, {} by pid; after a heal: first ok in {} ms, all caught up in {} ms",
         row.number,
         row.about,
         counted.seconds,
         counts.faults,
-        counts.acknowledged,
         counts.duplicates,
         counts.busy,
         counts.unknown,
         counts.received,
-        broken(&["H1 "]),
-        broken(&["H5 "]),
-        broken(&["H7 ", "H8 ", "H9 "]),
         counts.connections,
         counts.recovered,
         counts.by_pid,
@@ -70,6 +89,36 @@ pub(crate) fn verdict(verdict: &Verdict) -> String {
         let _ = writeln!(text, "        nothing is broken: {:?}", verdict.counts);
     }
     text.truncate(text.trim_end().len());
+    text
+}
+
+/// All runs in one table, a line for each row, and what they prove together.
+pub(crate) fn table(runs: &[(&Row, u64, Tally)]) -> String {
+    let mut text =
+        "| row | what happens | acknowledged, by seed | lost | doubled | out of order | verdict, by seed |\n\
+                    |---|---|---|---|---|---|---|\n"
+            .to_owned();
+    for of_row in runs.chunk_by(|a, b| a.0.number == b.0.number) {
+        let [(row, ..), ..] = of_row else { continue };
+        let each = |show: &dyn Fn(&Tally) -> String| {
+            of_row.iter().map(|(_, _, tally)| show(tally)).collect::<Vec<_>>().join(" ")
+        };
+        let sum = |count: &dyn Fn(&Tally) -> u64| of_row.iter().map(|(_, _, tally)| count(tally)).sum::<u64>();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            row.number,
+            row.about,
+            each(&|tally| tally.acknowledged.to_string()),
+            sum(&|tally| tally.lost),
+            sum(&|tally| tally.doubled),
+            sum(&|tally| tally.misordered),
+            each(&|tally| tally.word.to_owned()),
+        );
+    }
+    let passed = runs.iter().filter(|(_, _, tally)| tally.word == "pass").count();
+    let acknowledged: u64 = runs.iter().map(|(_, _, tally)| tally.acknowledged).sum();
+    let _ = write!(text, "\n{passed} of {} runs passed; {acknowledged} messages acknowledged in all", runs.len());
     text
 }
 

@@ -3,7 +3,7 @@
 use crate::checker::{Checker, Rules, Verdict};
 use crate::history::{Event, History, Line};
 use crate::swarm::{Plan, Swarm};
-use crate::world::{Hits, Setup, World};
+use crate::world::{Hits, Node, Setup, World};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// A row is red when its predicate does not hold after this.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+/// Bytes that the kernel keeps for a client of a row of slow ones.
+const SMALL: u32 = 8 * 1024;
 /// How often a predicate is looked at.
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -67,8 +69,18 @@ impl Run {
         let history = Arc::new(history);
         let world = World::start(3, &setup, folder).await;
         let Scale { clients, stock, rooms, rooms_per_client, rate, .. } = scale;
-        let plan = Plan { clients, stock, rooms, rooms_per_client, rate, seed, only_socket_io: false };
-        let swarm = Swarm::start(plan, &world.fronts(), world.steering(), &history);
+        let plan = Plan {
+            clients,
+            stock,
+            rooms,
+            rooms_per_client,
+            rate,
+            seed,
+            only_socket_io: false,
+            buffer: setup.slow.then_some(SMALL),
+        };
+        let fronts = if setup.slow { world.edges.iter().filter_map(Node::addr).collect() } else { world.fronts() };
+        let swarm = Swarm::start(plan, &fronts, world.steering(), &history);
         let now = Instant::now();
         let mut run = Self {
             row,

@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// All of them speak Socket.IO.
     pub(crate) only_socket_io: bool,
+    /// Bytes that the kernel keeps for a client that does not read, if not its usual.
+    pub(crate) buffer: Option<u32>,
 }
 
 /// A running swarm.
@@ -57,6 +59,7 @@ impl Swarm {
             let fronts = steering.map_or_else(|| fronts.to_vec(), |steering| vec![steering]);
             let (guest, record) = (guest(&mut random), (board.clone(), history.clone()));
             let client = Client::new(id, speak, guest, rooms, window, pace, random, fronts, record);
+            let client = client.with_buffer(plan.buffer);
             shutdown.spawn("client", client.run(shutdown.clone()));
         }
         Self { board, shutdown }

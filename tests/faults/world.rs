@@ -4,7 +4,7 @@
 use crate::stores::Nats;
 use plaza_kit::chaos::Rule;
 use plaza_tests::balancer::Balancer;
-use plaza_tests::cluster::{Service, wait_ready};
+use plaza_tests::cluster::{Service, http_get, wait_ready};
 use plaza_tests::process::{PATIENCE, Process, installed};
 use plaza_tests::proxy::Proxy;
 use plaza_tests::redis::RedisServer;
@@ -78,6 +78,32 @@ impl Node {
         let Some(mut service) = self.service.take() else { return true };
         // 6 is SIGABRT.
         if service.process.status().is_some_and(|status| status.signal() == Some(6) || status.success()) {
+            self.ended += 1;
+            self.keep_log(&service);
+            self.front.target(None);
+            return true;
+        }
+        self.service = Some(service);
+        false
+    }
+
+    /// Where it listens, past the link.
+    pub(crate) fn addr(&self) -> Option<SocketAddr> {
+        self.service.as_ref().map(|service| service.addr)
+    }
+
+    /// A counter with this label, as it tells it now.
+    pub(crate) async fn counter(&self, series: &str) -> u64 {
+        let Some(service) = &self.service else { return 0 };
+        let text = http_get(service.admin, "/metrics").await.unwrap_or_default();
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+        value.unwrap_or(0)
+    }
+
+    /// Whether it has ended by itself, and well.
+    pub(crate) fn has_left(&mut self) -> bool {
+        let Some(mut service) = self.service.take() else { return true };
+        if service.process.status().is_some_and(|status| status.success()) {
             self.ended += 1;
             self.keep_log(&service);
             self.front.target(None);
@@ -192,9 +218,10 @@ impl World {
             "--message-rate",
             "0",
             "--ping-interval",
-            "4s",
+            // Who does not read does not answer a ping either: here the lag is to be found first.
+            if setup.slow { "30s" } else { "4s" },
             "--ping-timeout",
-            "4s",
+            if setup.slow { "30s" } else { "4s" },
             "--drain-window",
             "2s",
         ]
@@ -332,6 +359,8 @@ pub(crate) struct Setup {
     pub(crate) servers: usize,
     /// With stock clients.
     pub(crate) stock: bool,
+    /// Some clients will not read: nothing stands between them and the edge that could keep it for them.
+    pub(crate) slow: bool,
     /// A rule that every service breaks.
     pub(crate) sabotage: Option<Rule>,
 }

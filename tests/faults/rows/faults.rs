@@ -1,5 +1,6 @@
 //! What the nemesis can do to a running Plaza, one fault each: strike, wait, heal, and everybody catches up.
 
+use crate::board::may_be_deaf;
 use crate::run::{Red, Run};
 use crate::world::{Kind, Store};
 use plaza_tests::proxy::{Faults, Proxy, Way};
@@ -206,9 +207,11 @@ pub(super) async fn late_retries(run: &mut Run, n: usize) -> Result<(), Red> {
 /// The ways between an edge and its clients stay open and carry nothing, up, down or both, until its
 /// clients have given it up. Then they are new.
 async fn freeze_until_clients_leave(run: &mut Run, n: usize, up: bool, down: bool) -> Result<(), Red> {
-    run.world.edges[n].front.freeze_open(up, down);
     let board = run.swarm.board.clone();
-    run.wait("clients leave the edge", || board.has_left(n)).await?;
+    let frozen = board.on_edge(n);
+    run.world.edges[n].front.freeze_open(up, down);
+    // Some come back to the same edge, on a connection that works.
+    run.wait("clients leave the edge", || board.have_ended(&frozen)).await?;
     run.world.edges[n].front.reset_all();
     run.world.edges[n].front.heal();
     run.heal().await
@@ -276,6 +279,67 @@ pub(super) async fn cut_links(run: &mut Run) -> Result<(), Red> {
     run.world.edges_to_nats.iter().chain(&*run.world.fanouts_to_nats).for_each(Proxy::reset_all);
     run.world.edges[n].front.reset_all();
     run.heal().await
+}
+
+/// One of two session services is silent, slow or refuses; everybody comes back through the other one.
+pub(super) async fn lame_session(run: &mut Run, n: usize) -> Result<(), Red> {
+    let silent = Way { frozen_below: u64::MAX, ..Way::default() };
+    let slow = Way { latency: Duration::from_millis(600), ..Way::default() };
+    let (what, fault) = match n % 3 {
+        0 => ("swallows every call", Faults { up: silent, ..Faults::default() }),
+        1 => ("answers after the deadline", Faults { down: slow, ..Faults::default() }),
+        _ => ("refuses connections", Faults { refuse: true, ..Faults::default() }),
+    };
+    let (lame, edge) = (run.random.usize(..run.world.sessions.len()), run.random.usize(..run.world.edges.len()));
+    run.strike(format!("session{lame} {what}, and all clients of edge{edge} come back"));
+    run.world.sessions[lame].front.set(fault);
+    if fault.refuse {
+        run.world.sessions[lame].front.reset_all();
+    }
+    run.world.edges[edge].front.reset_all();
+    run.caught_up("one session service was lame").await?;
+    run.world.sessions[lame].front.reset_all();
+    run.world.sessions[lame].front.heal();
+    run.heal().await
+}
+
+/// Every fifth client reads nothing any more. Each is sent away, continues where it stood, and nobody else waits.
+pub(super) async fn deafen(run: &mut Run) -> Result<(), Red> {
+    const SENT_AWAY: &str = "plaza_closes_total{cause=\"slow\"}";
+    let board = run.swarm.board.clone();
+    let own = run.scale.clients - run.scale.stock;
+    let deaf = u64::from(own.div_ceil(5));
+    for _ in 0..if run.scale.is_small { 1 } else { 3 } {
+        run.some_load().await;
+        run.strike(format!("{deaf} of {} clients stop to read", run.scale.clients));
+        let before = sent_away(run, SENT_AWAY).await;
+        let begin = std::time::Instant::now();
+        board.is_deaf.store(true, Relaxed);
+        while sent_away(run, SENT_AWAY).await < before + deaf {
+            if begin.elapsed() > crate::run::LIMIT {
+                let gone = sent_away(run, SENT_AWAY).await - before;
+                board.is_deaf.store(false, Relaxed);
+                return Err(format!("{gone} of {deaf} clients that did not read were sent away"));
+            }
+            run.sleep(Duration::from_millis(100)).await;
+        }
+        run.note(format!("all that did not read were sent away after {:.1} s", begin.elapsed().as_secs_f64()));
+        let (seqs, whole) = (board.acknowledged_seqs(), board.clone());
+        let reads = move |client: u32| client >= own || !may_be_deaf(client);
+        run.wait("everybody who reads has everything", || whole.behind_of(&seqs, reads) == 0).await?;
+        board.is_deaf.store(false, Relaxed);
+        (0..deaf).for_each(|_| run.world.hit());
+        run.heal().await?;
+    }
+    Ok(())
+}
+
+async fn sent_away(run: &Run, series: &str) -> u64 {
+    let mut sum = 0;
+    for edge in &run.world.edges {
+        sum += edge.counter(series).await;
+    }
+    sum
 }
 
 /// Every service comes back with a clock that is minutes off, each by another time.

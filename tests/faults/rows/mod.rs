@@ -33,6 +33,8 @@ pub(crate) struct Row {
     resets: bool,
     /// Many clients with little to say.
     crowd: bool,
+    /// Clients that stop to read, past every proxy.
+    slow: bool,
 }
 
 /// How a row is done.
@@ -60,7 +62,17 @@ enum Servers {
 }
 
 const fn row(number: u32, about: &'static str, plan: Plan) -> Row {
-    Row { number, about, plan, fanout: &[], servers: Servers::One, resumes: false, resets: false, crowd: false }
+    Row {
+        number,
+        about,
+        plan,
+        fanout: &[],
+        servers: Servers::One,
+        resumes: false,
+        resets: false,
+        crowd: false,
+        slow: false,
+    }
 }
 
 /// Every row that this program knows.
@@ -100,6 +112,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(9, "the disk of NATS is full", Plan::Once(|run| Box::pin(store::with_small_disk(run)))),
     row(10, "restart of Redis with everything lost", Plan::Each(|run, _| Box::pin(faults::lose_redis(run)))),
     row(12, "Redis hangs", Plan::Each(|run, _| Box::pin(faults::hang_redis(run)))),
+    Row { slow: true, ..row(13, "every fifth client stops to read", Plan::Once(|run| Box::pin(faults::deafen(run)))) },
     Row {
         resumes: true,
         ..row(14, "half-open connections on every link", Plan::Once(|run| Box::pin(faults::half_open(run))))
@@ -118,6 +131,14 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         resumes: true,
         ..row(18, "rolling restart of everything by SIGTERM", Plan::Once(|run| Box::pin(faults::rolling_restart(run))))
+    },
+    Row {
+        resumes: true,
+        ..row(
+            23,
+            "one of two session services is silent, slow or refuses",
+            Plan::Each(|run, n| Box::pin(faults::lame_session(run, n))),
+        )
     },
     Row {
         fanout: &["--dedupe-window", "2s"],
@@ -139,7 +160,12 @@ impl Row {
             min_acknowledged: u64::from(run.scale.clients) * if self.crowd { 1 } else { 5 },
             min_received: u64::from(run.scale.clients) * if self.crowd { 5 } else { 50 },
             min_faults: run.faults.max(1),
-            min_recovered: if self.resumes { u64::from(run.scale.clients) } else { 0 },
+            min_recovered: match self.number {
+                _ if !self.resumes => 0,
+                // Of three edges one is half-open: its clients come back, and nobody else need.
+                14 if run.scale.is_small => u64::from(run.scale.clients / 3),
+                _ => u64::from(run.scale.clients),
+            },
             // Rows without a lost edge give each of them about one reason to come back.
             min_by_pid: if self.resumes { u64::from(run.scale.stock / 3) } else { 0 },
             // A repair that takes 30 s ends in an honest reset.
@@ -163,7 +189,7 @@ impl Row {
             Servers::BySeed if seed % 2 == 1 => 1,
             Servers::Three | Servers::BySeed => 3,
         };
-        Setup { fanout: self.fanout, edge: &[], servers, stock, sabotage }
+        Setup { fanout: self.fanout, edge: &[], servers, stock, slow: self.slow, sabotage }
     }
 
     /// Runs its faults.

@@ -5,6 +5,7 @@ use super::faults;
 use crate::run::{Red, Run};
 use crate::world::{Kind, Node};
 use plaza_kit::chaos::{self, Step};
+use plaza_tests::proxy::{Faults, Proxy, Way};
 use std::time::Duration;
 
 const EDGE: &[Step] = &[
@@ -27,6 +28,8 @@ const FANOUT: &[Step] = &[Step::Taken, Step::Sent, Step::Stored, Step::Hinting, 
 const POKES: u32 = 15;
 /// Between them.
 const POKE: Duration = Duration::from_secs(4);
+/// Longer than fanout waits for the acknowledgement of one attempt, by far shorter than for all of them.
+const ACK_LATE: Duration = Duration::from_millis(700);
 
 /// Ends services of this kind at each of its steps.
 pub(super) async fn all(run: &mut Run, kind: Kind) -> Result<(), Red> {
@@ -68,7 +71,7 @@ async fn at(run: &mut Run, kind: Kind, n: usize, step: Step) -> Result<(), Red> 
         run.world.edges[victim].signal("TERM");
     }
     let mut pokes = 0;
-    while !run.world.nodes_mut(kind)[victim].has_aborted() {
+    while !has_ended(run, kind, victim, step) {
         if pokes == POKES {
             return Err(format!("no service came to '{}' for the {count}. time", step.as_str()));
         }
@@ -77,14 +80,26 @@ async fn at(run: &mut Run, kind: Kind, n: usize, step: Step) -> Result<(), Red> 
             poke(run, kind, victim, step);
         }
         let end = std::time::Instant::now() + POKE;
-        while std::time::Instant::now() < end && !run.world.nodes_mut(kind)[victim].has_aborted() {
+        while std::time::Instant::now() < end && !has_ended(run, kind, victim, step) {
             run.sleep(Duration::from_millis(10)).await;
         }
+        if step == Step::Hinting {
+            run.world.fanouts_to_nats.iter().for_each(Proxy::heal);
+        }
+    }
+    if step == Step::Hinting {
+        run.world.fanouts_to_nats.iter().for_each(Proxy::heal);
     }
     let down = run.seconds(0.0, 0.5);
     run.sleep(down).await;
     run.world.nodes_mut(kind)[victim].launch().await;
     run.heal().await
+}
+
+/// Whether the service has ended at its step. One that drains may be done before.
+fn has_ended(run: &mut Run, kind: Kind, victim: usize, step: Step) -> bool {
+    let node = &mut run.world.nodes_mut(kind)[victim];
+    node.has_aborted() || step == Step::Draining && node.has_left()
 }
 
 /// How often a service passes a step before it ends there, and how much later it ends: what was handed
@@ -121,8 +136,9 @@ fn poke(run: &mut Run, kind: Kind, victim: usize, step: Step) {
         (Kind::Session, _) => world.edges[victim].front.reset_all(),
         (Kind::Fanout, Step::Hinting) => {
             others(&world.fanouts);
-            // Acknowledgements are lost, and what is stored is published again.
-            world.fanouts_to_nats.iter().for_each(|link| link.reset_all());
+            // Acknowledgements come later than a publish waits for them, so what is stored is published again.
+            let down = Way { latency: ACK_LATE, ..Way::default() };
+            world.fanouts_to_nats.iter().for_each(|link| link.set(Faults { down, ..Faults::default() }));
         }
         (Kind::Fanout, _) => others(&world.fanouts),
     }
