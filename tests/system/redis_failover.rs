@@ -1,7 +1,8 @@
 //! The session store on servers that stand in for each other: no restart, nothing lost that was replicated.
 
 use super::session_store::{OPTIONS, edge_name, on_a_cluster, open_as, registration, store_with, unique};
-use plaza_session::store::{Outcome, SessionStore, StoreError, StoreOptions};
+use plaza_proto::code::Code;
+use plaza_session::store::{Outcome, Registration, SessionStore, StoreError, StoreOptions};
 use plaza_tests::proxy::Proxy;
 use plaza_tests::redis::RedisServer;
 use plaza_tests::redis_sets::{RedisCluster, RedisFailover};
@@ -102,4 +103,36 @@ async fn a_half_open_connection_is_given_up_for_a_new_one() {
         name_is_held(&store, &edge).await;
     }
     assert!(link.counts().frozen > 0 && link.counts().accepted >= 4, "{:?}", link.counts());
+}
+
+/// faults.md row 11: a promoted replica without the last writes. What it has lost is not given to somebody else
+/// before its holder has told it again.
+#[tokio::test]
+async fn a_name_that_a_server_has_lost_waits_for_its_holder() {
+    let server = RedisServer::start().await;
+    let options = StoreOptions { name_grace: Duration::from_secs(60), ..PATIENT };
+    let (store, other) = (store_with(&server.url(), options), store_with(&server.url(), options));
+    let (edge, elsewhere) = (edge_name("a"), edge_name("b"));
+    hold_a_name(&store, &edge).await;
+    other.register(registration(&elsewhere)).await.expect("a registration");
+    other.heartbeat(&elsewhere, 1, 0, Vec::new()).await.expect("a heartbeat");
+    name_is_held(&other, &elsewhere).await;
+
+    // Another server: it knows no scripts, and the write of the name has not reached it.
+    let client = redis::Client::open(server.url()).expect("a URL");
+    let mut raw = client.get_multiplexed_async_connection().await.expect("a connection");
+    let names: Vec<String> = redis::cmd("KEYS").arg("{plaza}:n:*").query_async(&mut raw).await.expect("keys");
+    assert_eq!(names.len(), 1, "{names:?}");
+    let () = redis::cmd("DEL").arg(&names).query_async(&mut raw).await.expect("deleted");
+    let () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut raw).await.expect("flushed");
+
+    let thief = store.apply(&edge, vec![open_as("two", unique("Ada"))]).await.expect("an answer");
+    let Outcome::Refused(refusal) = &thief.outcomes[0] else { panic!("the name was stolen: {thief:?}") };
+    assert_eq!(refusal.code, Code::Busy);
+    // Its edge comes under a new incarnation, as after a lost lease, and tells it again.
+    let again = edge_name("a");
+    let lease = Registration { replaces: edge.clone(), ..registration(&again) };
+    store.register(lease).await.expect("a registration");
+    let back = store.apply(&again, vec![open_as("one", unique("Ada"))]).await.expect("an answer");
+    assert!(matches!(back.outcomes[..], [Outcome::Session(_)]), "{back:?}");
 }

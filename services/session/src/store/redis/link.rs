@@ -2,13 +2,14 @@
 //! probe while the others fail at once.
 
 use super::super::StoreError;
-use super::script::Script;
+use super::script::{self, By, Script};
 use super::target::{Connection, Target};
 use crate::TRACER;
 use crate::metrics::SessionMetrics;
 use plaza_kit::admin::Readiness;
 use plaza_kit::trace::SpanKind;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ const PROBE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Link {
     target: Target,
+    /// How long claims of names wait for those who held them at a server that is gone.
+    name_grace: Duration,
     state: Mutex<State>,
     metrics: SessionMetrics,
     readiness: Readiness,
@@ -33,13 +36,16 @@ struct State {
     /// It has answered once.
     seen: bool,
     next_probe: Instant,
+    /// Scripts that the server knew.
+    known: HashSet<&'static str>,
 }
 
 impl Link {
-    pub(super) fn new(target: Target, metrics: SessionMetrics, readiness: Readiness) -> Self {
-        let state = Mutex::new(State { connection: None, away: false, seen: false, next_probe: Instant::now() });
+    pub(super) fn new(target: Target, name_grace: Duration, metrics: SessionMetrics, readiness: Readiness) -> Self {
+        let (next_probe, known) = (Instant::now(), HashSet::new());
+        let state = Mutex::new(State { connection: None, away: false, seen: false, next_probe, known });
         readiness.expect("redis");
-        Self { target, state, metrics, readiness }
+        Self { target, name_grace, state, metrics, readiness }
     }
 
     /// Runs a script.
@@ -92,7 +98,7 @@ impl Link {
         Ok(())
     }
 
-    async fn run(&self, script: &Script, args: &[Vec<u8>]) -> Result<Value, RedisError> {
+    async fn run(&self, script: &'static Script, args: &[Vec<u8>]) -> Result<Value, RedisError> {
         let kept = self.lock().connection.clone();
         let mut connection = match kept {
             Some(connection) => connection,
@@ -101,7 +107,31 @@ impl Link {
                 self.lock().connection.insert(made).clone()
             }
         };
-        connection.run(script, super::TAG, args).await
+        let answer = match connection.run(script, super::TAG, args, By::Hash).await {
+            Err(error) if script::is_unknown(&error) => {
+                if self.has_forgotten(script) {
+                    let grace = self.name_grace.as_millis().to_string().into_bytes();
+                    connection.run(&script::DOUBT, super::TAG, &[grace], By::Text).await?;
+                }
+                connection.run(script, super::TAG, args, By::Text).await
+            }
+            answer => answer,
+        };
+        if answer.is_ok() {
+            self.lock().known.insert(script.name);
+        }
+        answer
+    }
+
+    /// A server that knew the script and does not know it now is another one, or was started anew: it may have
+    /// lost what was written last. Told once, whichever script shows it.
+    fn has_forgotten(&self, script: &Script) -> bool {
+        let mut state = self.lock();
+        let forgotten = state.known.contains(script.name);
+        if forgotten {
+            state.known.clear();
+        }
+        forgotten
     }
 
     /// What an error means for the call, and for the connection.

@@ -58,7 +58,7 @@ impl RedisStore {
         readiness: Readiness,
     ) -> Result<Self, BadUrl> {
         let target = Target::parse(url).map_err(BadUrl)?;
-        Ok(Self { link: Link::new(target, metrics, readiness), options })
+        Ok(Self { link: Link::new(target, options.name_grace, metrics, readiness), options })
     }
 
     async fn call(&self, script: &'static Script, args: Args) -> Result<Fields, StoreError> {

@@ -1,7 +1,7 @@
 //! The scripts. Each is the keys, what they share, and its own part; loaded once, called by hash.
 
 use redis::aio::ConnectionLike;
-use redis::{ErrorKind, RedisResult, ServerErrorKind, Value};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use std::sync::LazyLock;
 
 /// A script and its name in the metrics.
@@ -27,30 +27,46 @@ fn whole(body: &str) -> Code {
 }
 
 impl Script {
-    /// Calls it by its hash, and with its text where the server does not know it yet: of a cluster only
-    /// the server of the key need know it.
+    /// Calls it by its hash, or with its text, after which the server knows it: of a cluster only the server
+    /// of the key need know it.
+    ///
+    /// # Errors
+    /// What the server or the connection said; see [`is_unknown`].
     pub(super) async fn run(
         &self,
         connection: &mut impl ConnectionLike,
         key: &str,
         args: &[Vec<u8>],
+        by: By,
     ) -> RedisResult<Value> {
-        let call = |verb: &str, code: &str| {
-            let mut call = redis::cmd(verb);
-            call.arg(code).arg(1).arg(key);
-            for arg in args {
-                call.arg(arg.as_slice());
-            }
-            call
+        let mut call = match by {
+            By::Hash => redis::cmd("EVALSHA"),
+            By::Text => redis::cmd("EVAL"),
         };
-        let answer = call("EVALSHA", &self.code.hash).query_async(connection).await;
-        match answer {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                call("EVAL", &self.code.text).query_async(connection).await
-            }
-            answer => answer,
+        call.arg(match by {
+            By::Hash => &self.code.hash,
+            By::Text => &self.code.text,
+        });
+        call.arg(1).arg(key);
+        for arg in args {
+            call.arg(arg.as_slice());
         }
+        call.query_async(connection).await
     }
+}
+
+/// How a script is named to the server.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum By {
+    /// It must know the script.
+    Hash,
+    /// It learns it.
+    Text,
+}
+
+/// Whether the server does not know the script.
+pub(super) fn is_unknown(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 pub(super) static REGISTER: Script =
@@ -74,5 +90,7 @@ pub(super) static OUTBOX: Script =
 pub(super) static CONFIRM: Script =
     Script { name: "confirm", code: LazyLock::new(|| whole(include_str!("lua/confirm.lua"))) };
 pub(super) static REAP: Script = Script { name: "reap", code: LazyLock::new(|| whole(include_str!("lua/reap.lua"))) };
+pub(super) static DOUBT: Script =
+    Script { name: "doubt", code: LazyLock::new(|| whole(include_str!("lua/doubt.lua"))) };
 pub(super) static TOTALS: Script =
     Script { name: "totals", code: LazyLock::new(|| whole(include_str!("lua/totals.lua"))) };

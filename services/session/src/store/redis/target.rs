@@ -9,7 +9,7 @@
 //! With `rediss` in place of `redis`: TLS to servers and sentinels. User and password of the servers stand before the
 //! hosts, those of the sentinels behind a question mark. Nothing of a URL gets into a message: it may hold a password.
 
-use super::script::Script;
+use super::script::{By, Script};
 use futures_util::future::select_ok;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::cluster::{ClusterClient, ClusterConfig};
@@ -141,11 +141,11 @@ impl Target {
 
 impl Connection {
     /// Runs a script whose keys all have the hash tag of `key`.
-    pub(super) async fn run(&mut self, script: &Script, key: &str, args: &[Vec<u8>]) -> RedisResult<Value> {
+    pub(super) async fn run(&mut self, script: &Script, key: &str, args: &[Vec<u8>], by: By) -> RedisResult<Value> {
         match self {
-            Self::One(connection) => script.run(connection, key, args).await,
-            Self::Master(connection) => script.run(connection, key, args).await,
-            Self::Cluster(connection) => script.run(connection, key, args).await,
+            Self::One(connection) => script.run(connection, key, args, by).await,
+            Self::Master(connection) => script.run(connection, key, args, by).await,
+            Self::Cluster(connection) => script.run(connection, key, args, by).await,
         }
     }
 

@@ -23,6 +23,12 @@ local function in_grace()
   return grace and tonumber(grace) > now
 end
 
+-- Names may have been lost with the server that held them.
+local function in_doubt()
+  local doubt = call('HGET', K.boot, 'doubt')
+  return doubt and tonumber(doubt) > now
+end
+
 -- Two keys, newest first; a new one when there is none or the newest is old.
 local function resume_keys(rotation_ms, candidate)
   local generations = {}
@@ -98,7 +104,7 @@ local function claim(e, sid, unique, re_assert)
     return { 'refused', 'username_taken', 'somebody has this name, or one that looks like it' }
   end
   local returning = re_assert and call('HGET', K.edge(e), 'replaces')
-  if holder ~= sid and not returning and in_grace() then
+  if holder ~= sid and not returning and (in_grace() or in_doubt()) then
     return { 'refused', 'busy', 'names are being restored; try again in a few seconds' }
   end
   call('SET', K.unique(unique), sid)
