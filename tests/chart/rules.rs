@@ -109,16 +109,51 @@ fn every_pod_meets_the_restricted_profile() {
 }
 
 #[test]
-fn no_pod_has_a_token_of_the_api_server_or_variables_of_other_services() {
+fn only_a_pod_that_uses_the_api_server_has_a_token_and_none_has_variables_of_other_services() {
     for_every_render(|render, found| {
+        let accounts: Vec<_> = render.of_kind("ServiceAccount").map(name).collect();
+        for kind in ["Role", "RoleBinding"] {
+            if render.of_kind(kind).map(name).ne(accounts.iter().copied()) {
+                found.push(format!("accounts {accounts:?}, but {kind} {:?}", render.of_kind(kind).collect::<Vec<_>>()));
+            }
+        }
         for (pod, template) in render.pods() {
-            for key in ["automountServiceAccountToken", "enableServiceLinks"] {
-                if template["spec"][key] != false {
-                    found.push(format!("{pod}: {key} is {}", template["spec"][key]));
-                }
+            let spec = &template["spec"];
+            let account = spec["serviceAccountName"].as_str();
+            if spec["automountServiceAccountToken"] != account.is_some() || spec["enableServiceLinks"] != false {
+                found.push(format!("{pod}: account {account:?}, token {}", spec["automountServiceAccountToken"]));
+            }
+            if accounts.contains(&pod) != (account == Some(pod)) {
+                found.push(format!("{pod}: account {account:?} of {accounts:?}"));
             }
         }
     });
+}
+
+/// Component, group and resource, verbs: what the Roles of a render allow.
+fn allowed(case: &str) -> Vec<String> {
+    let render = &renders().by_name[case];
+    let words = |value: &Value| items(value).filter_map(Value::as_str).collect::<Vec<_>>().join(",");
+    let mut all = Vec::new();
+    for role in render.of_kind("Role") {
+        for rule in items(&role["rules"]) {
+            let (groups, resources, verbs) =
+                (words(&rule["apiGroups"]), words(&rule["resources"]), words(&rule["verbs"]));
+            let names = words(&rule["resourceNames"]);
+            all.push(format!("{} {groups}/{resources} {verbs} {names}", name(role)).trim_end().to_owned());
+        }
+    }
+    all
+}
+
+#[test]
+fn roles_allow_what_is_used_and_nothing_else() {
+    let slices = "discovery.k8s.io/endpointslices get,list,watch";
+    let wanted = [format!("plaza-edge {slices}"), format!("plaza-session {slices}")];
+    assert_eq!(allowed("default"), wanted);
+    assert!(allowed("no-api").is_empty());
+    let without = &renders().by_name["no-api"].text;
+    assert!(!without.contains("kubernetes:///") && !without.contains("6443"), "a way to the API server is left");
 }
 
 #[test]

@@ -24,7 +24,12 @@ spec:
     metadata:
       {{- include "plaza.podMetadata" $c | nindent 6 }}
     spec:
+      {{- if include "plaza.apiRules" $c | trim }}
+      serviceAccountName: {{ include "plaza.name" $c.root }}-{{ $c.component }}
+      automountServiceAccountToken: true
+      {{- else }}
       automountServiceAccountToken: false
+      {{- end }}
       enableServiceLinks: false
       terminationGracePeriodSeconds: {{ int .terminationGracePeriodSeconds }}
       securityContext:

@@ -34,7 +34,7 @@ pub const PROCESS_FLAGS: &[Flag] = &[
         name: "session-addr",
         default: Some("http://127.0.0.1:50051"),
         value: "TARGET",
-        help: "Session service: http://host:port, a comma list of them, or kubernetes:///service:port",
+        help: "Session service: http://host:port, a comma list of them, or kubernetes:///service:port (also service.namespace, and the port by its name), whose pods the cluster's API names",
         section: "Upstream",
     },
     Flag {

@@ -11,6 +11,7 @@
 //! | [`admin`] | `/livez`, `/readyz`, `/metrics` |
 //! | [`grpc`] | serving gRPC with health, reflection, TLS and limits |
 //! | [`discovery`] | from `--session-addr` to a balanced channel |
+//! | [`kubernetes`] | the API of the cluster, where it is used |
 //! | [`chaos`] | ways to break the process on purpose, without the feature `chaos` empty |
 //!
 //! A `main` uses them in this order: settings, telemetry, bind, metrics, admin, run, wait.
@@ -19,6 +20,7 @@ pub mod admin;
 pub mod chaos;
 pub mod discovery;
 pub mod grpc;
+pub mod kubernetes;
 pub mod metrics;
 pub mod net;
 pub mod settings;

@@ -56,8 +56,8 @@ pub const SHARED_FLAGS: &[Flag] = &[
         name: "fanout-addr",
         default: None,
         value: "ADDR",
-        help: "The fanout service, http://host:port, several with commas; presence events and commands \
-               go through it",
+        help: "The fanout service: http://host:port, a comma list of them, or kubernetes:///service:port; \
+               presence events and commands go through it",
         section: "Sessions",
     },
     Flag {

@@ -11,6 +11,8 @@ use prometheus_client::registry::Registry;
 
 pub use calls::{Exemplars, GrpcCalls};
 
+use crate::kubernetes;
+
 /// The content type of [`Metrics::encode`]: OpenMetrics, which Prometheus reads with exemplars.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -34,6 +36,7 @@ impl Metrics {
         let help = "Unary gRPC calls to other services, by method and code";
         let made = GrpcCalls::register(&mut registry, "plaza_grpc_client", help);
         registry.register_collector(Box::new(process::Process::new()));
+        registry.register_collector(Box::new(kubernetes::Failures));
         Self { registry: Mutex::new(registry), served, made }
     }
 

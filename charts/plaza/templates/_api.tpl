@@ -1,0 +1,35 @@
+{{/* What a component may do with the API of Kubernetes, as rules of a Role; nothing when it does not use it:
+     dict "root" "component". */}}
+{{- define "plaza.apiRules" -}}
+{{- $api := .root.Values.kubernetesApi -}}
+{{- if and $api.discovery (ne .component "fanout") }}
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [get, list, watch]
+{{- end }}
+{{- end -}}
+
+{{/* How a component is called by the others: dict "root" "component" "port". */}}
+{{- define "plaza.target" -}}
+{{- if .root.Values.kubernetesApi.discovery -}}
+kubernetes:///{{ include "plaza.name" .root }}-{{ .component }}:{{ .port }}
+{{- else -}}
+http://{{ include "plaza.host" . }}:{{ .port }}
+{{- end -}}
+{{- end -}}
+
+{{/* Egress rule to the API server, for those that use it: dict "root" "component". */}}
+{{- define "plaza.toApi" -}}
+{{- if include "plaza.apiRules" . | trim -}}
+- ports:
+    {{- range .root.Values.kubernetesApi.ports }}
+    - port: {{ int . }}
+    {{- end }}
+  {{- with .root.Values.kubernetesApi.cidrs }}
+  to:
+    {{- range . }}
+    - ipBlock: { cidr: {{ . | quote }} }
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- end -}}

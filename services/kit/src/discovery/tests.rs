@@ -1,0 +1,178 @@
+//! Channels over real listeners, and endpoints from an API server over HTTP.
+
+use std::net::Ipv4Addr;
+
+use serde_json::{Value, json};
+use tonic::service::Routes;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+
+use super::*;
+use crate::grpc::{self, GrpcOptions};
+use crate::kubernetes::fake::FakeApi;
+
+/// A server of health alone, with its own shutdown.
+fn start() -> (SocketAddr, Shutdown) {
+    let listener = crate::net::bind((Ipv4Addr::LOCALHOST, 0).into(), "listen").unwrap();
+    let (addr, shutdown) = (listener.local_addr().unwrap(), Shutdown::new());
+    let options = GrpcOptions { reflection: true, tls: None };
+    let calls = crate::metrics::Metrics::new("test", "0").served_calls();
+    let serving = grpc::serve(listener, Routes::default(), &["test.Service"], options, calls, shutdown.clone());
+    shutdown.spawn("server", async move { serving.await.unwrap() });
+    (addr, shutdown)
+}
+
+async fn check(health: &mut HealthClient<Channel>) -> Result<ServingStatus, tonic::Status> {
+    let mut request = tonic::Request::new(HealthCheckRequest { service: "test.Service".to_owned() });
+    request.set_timeout(Duration::from_secs(10));
+    Ok(health.check(request).await?.into_inner().status())
+}
+
+#[tokio::test]
+async fn calls_go_on_when_one_of_two_endpoints_ends() {
+    let ((first, first_server), (second, second_server)) = (start(), start());
+    let client = Shutdown::new();
+    let targets = Targets::parse(&format!("http://{first},http://{second}")).unwrap();
+    let mut health = HealthClient::new(targets.channel(&client));
+    for _ in 0..20 {
+        assert_eq!(check(&mut health).await.unwrap(), ServingStatus::Serving);
+    }
+    first_server.begin();
+    assert!(first_server.wait(Duration::from_secs(5)).await);
+    // The dead endpoint fails some calls until it is left out; then a long run of calls passes.
+    let mut passed_in_a_row = 0;
+    let settled = async {
+        while passed_in_a_row < 200 {
+            match check(&mut health).await {
+                Ok(_) => passed_in_a_row += 1,
+                Err(_) => passed_in_a_row = 0,
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), settled).await.unwrap();
+    client.begin();
+    second_server.begin();
+    assert!(second_server.wait(Duration::from_secs(5)).await);
+    assert!(client.wait(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn a_name_is_resolved_to_endpoints() {
+    let shutdown = Shutdown::new();
+    let mut endpoints = Targets::parse("http://localhost:50051,http://192.0.2.1:7").unwrap().endpoints(&shutdown);
+    let all = endpoints.wait_for(|uris| uris.len() > 1).await.unwrap().clone();
+    assert!(all.contains(&"http://127.0.0.1:50051/".parse().unwrap()), "{all:?}");
+    assert!(all.contains(&"http://192.0.2.1:7/".parse().unwrap()), "{all:?}");
+}
+
+#[test]
+fn wrong_lists_say_what_is_right() {
+    for (text, part) in
+        [("http://a:1,,http://b:2", "not an address"), ("http://a:1,b:2", "does not begin with http://")]
+    {
+        let error = Targets::parse(text).unwrap_err();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+    let many = vec!["http://a:1"; 65].join(",");
+    assert!(Targets::parse(&many).unwrap_err().contains("at most 64"));
+}
+
+const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/chat/endpointslices";
+
+/// A slice of the Service `session` with these ready addresses.
+fn slice(name: &str, ips: &[&str]) -> (String, Option<Value>) {
+    let endpoints: Vec<_> =
+        ips.iter().map(|ip| json!({ "addresses": [ip], "conditions": { "ready": true } })).collect();
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": { "name": name, "namespace": "chat", "labels": { "kubernetes.io/service-name": "session" } },
+        "endpoints": endpoints, "ports": [{ "name": "grpc", "port": 50051 }],
+    });
+    (format!("{SLICES}/{name}"), Some(slice))
+}
+
+fn put(api: &FakeApi, (path, slice): (String, Option<Value>)) {
+    api.put(&path, slice);
+}
+
+/// What `kubernetes:///session:grpc` says, from this API server.
+fn follow(api: &FakeApi, shutdown: &Shutdown) -> watch::Receiver<BTreeSet<SocketAddr>> {
+    let Ok(Target::Service(service)) = Target::parse("kubernetes:///session:grpc") else { panic!("it is a Service") };
+    let (known, receiver) = Known::new(BTreeSet::new());
+    let (source, api) = (known.source("test".to_owned()), api.clone());
+    shutdown.spawn_last("follow", async move {
+        cluster::follow(&service, || std::future::ready(Ok(api.cluster())), &source).await;
+    });
+    receiver
+}
+
+async fn until(known: &mut watch::Receiver<BTreeSet<SocketAddr>>, ips: &[&str]) {
+    let wanted: BTreeSet<_> = ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 50051)).collect();
+    let seen = tokio::time::timeout(Duration::from_secs(30), known.wait_for(|known| *known == wanted)).await;
+    assert!(seen.is_ok(), "{ips:?} never came");
+}
+
+#[tokio::test]
+async fn endpoints_of_all_slices_come_from_the_api_and_follow_it() {
+    let (api, shutdown) = (FakeApi::start().await, Shutdown::new());
+    put(&api, slice("session-a", &["192.0.2.1"]));
+    put(&api, slice("session-b", &["192.0.2.2", "192.0.2.3"]));
+    let mut known = follow(&api, &shutdown);
+    until(&mut known, &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+    put(&api, slice("session-b", &["192.0.2.3"]));
+    until(&mut known, &["192.0.2.1", "192.0.2.3"]).await;
+    api.put(&format!("{SLICES}/session-a"), None);
+    until(&mut known, &["192.0.2.3"]).await;
+    // Nobody is there: whoever was there last is as good as anybody.
+    put(&api, slice("session-b", &[]));
+    put(&api, slice("session-c", &["192.0.2.4"]));
+    until(&mut known, &["192.0.2.4"]).await;
+}
+
+#[tokio::test]
+async fn what_was_missed_while_the_history_was_lost_is_listed_anew() {
+    let (api, shutdown) = (FakeApi::start().await, Shutdown::new());
+    put(&api, slice("session-a", &["192.0.2.1"]));
+    let mut known = follow(&api, &shutdown);
+    until(&mut known, &["192.0.2.1"]).await;
+    for ip in ["192.0.2.5", "192.0.2.6"] {
+        api.put(&format!("{SLICES}/session-a"), None);
+        api.forget();
+        put(&api, slice("session-a", &[ip]));
+        until(&mut known, &[ip]).await;
+    }
+}
+
+#[tokio::test]
+async fn without_the_api_the_last_endpoints_stay_until_it_is_back() {
+    let (api, shutdown) = (FakeApi::start().await, Shutdown::new());
+    put(&api, slice("session-a", &["192.0.2.1"]));
+    let mut known = follow(&api, &shutdown);
+    until(&mut known, &["192.0.2.1"]).await;
+    let before = api.calls().len();
+    api.refuse(Some(axum::http::StatusCode::FORBIDDEN));
+    put(&api, slice("session-a", &["192.0.2.2"]));
+    let asked_again = async {
+        while api.calls().len() < before + 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asked_again).await.unwrap();
+    until(&mut known, &["192.0.2.1"]).await;
+    api.refuse(None);
+    until(&mut known, &["192.0.2.2"]).await;
+}
+
+#[tokio::test]
+async fn without_any_api_dns_says_where_the_pods_are() {
+    let (known, mut receiver) = Known::new(BTreeSet::new());
+    let source = known.source("test".to_owned());
+    let Ok(Target::Service(service)) = Target::parse("kubernetes:///localhost:50051") else { panic!("a Service") };
+    let shutdown = Shutdown::new();
+    shutdown.spawn_last("follow", async move {
+        cluster::follow(&service, || std::future::ready(Err("there is no cluster".to_owned())), &source).await;
+    });
+    let found = receiver.wait_for(|known| known.contains(&"127.0.0.1:50051".parse().unwrap()));
+    tokio::time::timeout(Duration::from_secs(10), found).await.unwrap().unwrap();
+}
