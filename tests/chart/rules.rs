@@ -149,8 +149,18 @@ fn allowed(case: &str) -> Vec<String> {
 #[test]
 fn roles_allow_what_is_used_and_nothing_else() {
     let slices = "discovery.k8s.io/endpointslices get,list,watch";
-    let wanted = [format!("plaza-edge {slices}"), format!("plaza-session {slices}")];
-    assert_eq!(allowed("default"), wanted);
+    let edge = |name: &str, more: &[&str]| {
+        let mut rules = vec![slices];
+        rules.extend(more);
+        rules.push("events.k8s.io/events create");
+        rules.into_iter().map(|rule| format!("{name}-edge {rule}")).collect::<Vec<_>>()
+    };
+    let session = |name: &str| {
+        let lease = format!("{name}-session coordination.k8s.io/leases get,update {name}-reaper");
+        vec![format!("{name}-session {slices}"), lease]
+    };
+    assert_eq!(allowed("default"), [edge("plaza", &[]), session("plaza")].concat());
+    assert_eq!(allowed("everything"), [edge("rooms", &["/pods patch"]), session("rooms")].concat());
     assert!(allowed("no-api").is_empty());
     let without = &renders().by_name["no-api"].text;
     assert!(!without.contains("kubernetes:///") && !without.contains("6443"), "a way to the API server is left");

@@ -7,6 +7,22 @@
   resources: [endpointslices]
   verbs: [get, list, watch]
 {{- end }}
+{{- if and $api.reaperLease (eq .component "session") }}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "plaza.name" .root }}-reaper]
+  verbs: [get, update]
+{{- end }}
+{{- if and $api.podDeletionCost (eq .component "edge") }}
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [patch]
+{{- end }}
+{{- if and $api.drainEvents (eq .component "edge") }}
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end }}
 {{- end -}}
 
 {{/* How a component is called by the others: dict "root" "component" "port". */}}

@@ -66,6 +66,21 @@ pub const PROCESS_FLAGS: &[Flag] = &[
         help: "This edge's name; default: HOSTNAME, else edge",
         section: "Upstream",
     },
+    Flag {
+        name: "pod-deletion-cost",
+        default: Some("false"),
+        value: "",
+        help: "Keep the annotation pod-deletion-cost of this pod (POD_NAME) by its connections, so that fewer pods \
+               means the emptiest go",
+        section: "Kubernetes",
+    },
+    Flag {
+        name: "drain-events",
+        default: Some("false"),
+        value: "",
+        help: "Write Events about this pod (POD_NAME, POD_UID) when its drain begins and ends",
+        section: "Kubernetes",
+    },
 ];
 
 /// How the edge treats its sockets.
@@ -233,8 +248,19 @@ pub struct Config {
     pub feed_cache_bytes: usize,
     /// Clients may publish data.
     pub open_publish: bool,
+    /// What is told to Kubernetes.
+    pub kubernetes: Kubernetes,
     /// What one client may do.
     pub limits: Limits,
+}
+
+/// What the edge tells Kubernetes about its pod.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kubernetes {
+    /// What it costs to delete the pod.
+    pub deletion_cost: bool,
+    /// That it drains.
+    pub drain_events: bool,
 }
 
 /// Bounds on clients. 0 switches a limit off.
@@ -257,7 +283,11 @@ impl Config {
         let fanout = targets(settings, "fanout-addr");
         let name = settings.optional("edge-name");
         let advertise_addr = settings.optional("advertise-addr");
-        Self::of_flags(settings, session, fanout, name, advertise_addr)
+        let kubernetes = Kubernetes {
+            deletion_cost: settings.switch("pod-deletion-cost"),
+            drain_events: settings.switch("drain-events"),
+        };
+        Self { kubernetes, ..Self::of_flags(settings, session, fanout, name, advertise_addr) }
     }
 
     /// Reads [`FLAGS`] alone; the caller knows where the services are.
@@ -303,6 +333,7 @@ impl Config {
             proxies,
             feed_cache_bytes: settings.integer("feed-cache-bytes", 1 << 20..=16 << 30) as usize,
             open_publish: settings.switch("open-publish"),
+            kubernetes: Kubernetes::default(),
             limits: Limits {
                 message_rate: settings.integer("message-rate", 0..=100_000) as u32,
                 message_burst: settings.integer("message-burst", 1..=100_000) as u32,

@@ -7,6 +7,7 @@
 //! control/  the hub: rooms, memberships, sessions of this edge   feed/    NATS in, one exact sequence a room out
 //! upstream/ clients of the session and fanout services           peer/    relays to and from other edges
 //! trace     spans of a message                                   run      wires it all; drain, metrics, config
+//! pod       what Kubernetes is told of this pod
 //! check/    `plaza-edge check`: a running Plaza seen from outside
 //! ```
 
@@ -21,6 +22,7 @@ pub mod engine;
 pub mod feed;
 pub mod metrics;
 pub mod peer;
+pub mod pod;
 pub mod routes;
 pub mod run;
 pub mod trace;

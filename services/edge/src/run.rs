@@ -19,6 +19,7 @@ use crate::feed::nats::{NatsFeed, NatsFeedError};
 use crate::feed::{EventFeed, FeedSource};
 use crate::metrics::{self, Handshakes, HubMetrics, ShardMetrics};
 use crate::peer::{PeerMetrics, Peers};
+use crate::pod::Teller;
 use crate::routes::Public;
 use crate::upstream::publish::stream::Route;
 use crate::upstream::registration::Registration;
@@ -139,15 +140,18 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
         let serve = accept::serve(listener, public.peer_routes(), HttpLimits::default(), stop.clone());
         upstream.spawn("peer listener", serve);
     }
+    let mut teller = Teller::start(config.kubernetes, &handles, &shutdown);
     started.release();
 
     shutdown.cancelled().await;
     readiness.drain();
+    teller.draining(&handles, config.drain_window, &upstream);
     drain::drain(&handles, &peers.sockets, config.drain_window).await;
     drain::finish(&unfinished).await;
+    let told = teller.drained(&handles);
     stop.cancel();
     upstream.begin();
-    upstream.wait(END).await;
+    tokio::join!(upstream.wait(END), told);
     let joined = tokio::task::spawn_blocking(move || threads.drain(..).for_each(|thread| drop(thread.join())));
     let _late = tokio::time::timeout(END, joined).await;
     Ok(())

@@ -50,8 +50,16 @@ pub const FLAGS: &[Flag] = &[
     },
 ];
 
-/// Flags that an edge has too; `plaza` takes the edge's, and brings its own fanout service.
+/// Flags that `plaza` takes from the edge, or has no use for: it brings its own fanout service, and is alone.
 pub const SHARED_FLAGS: &[Flag] = &[
+    Flag {
+        name: "reaper-lease",
+        default: None,
+        value: "NAME",
+        help: "Lease in the namespace of this pod: of several session services its holder clears what dead edges left. \
+               Without it, and without the cluster's API, each of them does",
+        section: "Sessions",
+    },
     Flag {
         name: "fanout-addr",
         default: None,
@@ -92,6 +100,8 @@ pub struct Config {
     pub redis_url: Option<String>,
     /// Where presence events are published; `None` keeps them in the outbox.
     pub fanout: Option<Targets>,
+    /// Name of the Lease that says who reaps; `None`: this process does, whoever else does.
+    pub reaper_lease: Option<String>,
     /// Whether a name has at most one living holder.
     pub unique_usernames: bool,
     /// Life of an edge's lease after its last heartbeat.
@@ -110,7 +120,7 @@ impl Config {
                 None
             }
         });
-        Self::of_flags(settings, fanout)
+        Self { reaper_lease: settings.optional("reaper-lease"), ..Self::of_flags(settings, fanout) }
     }
 
     /// Reads [`FLAGS`] and the recovery window; the caller knows where fanout is.
@@ -124,6 +134,7 @@ impl Config {
                 }
             }),
             fanout,
+            reaper_lease: None,
             unique_usernames: settings.switch("unique-usernames"),
             lease: settings.seconds("session-lease", 6_000..=60_000),
             recovery_window: settings.seconds("recovery-window", 0..=3_600_000),

@@ -51,6 +51,7 @@ pub struct SessionMetrics {
     leases: Gauge,
     outbox: Gauge,
     outbox_cut: Gauge,
+    reaping: Gauge,
     reaped_edges: Counter,
     reaped_sessions: Counter,
     reaped_presences: Counter,
@@ -70,6 +71,7 @@ impl SessionMetrics {
             leases: Gauge::default(),
             outbox: Gauge::default(),
             outbox_cut: Gauge::default(),
+            reaping: Gauge::default(),
             reaped_edges: Counter::default(),
             reaped_sessions: Counter::default(),
             reaped_presences: Counter::default(),
@@ -95,6 +97,8 @@ impl SessionMetrics {
         registry.register("plaza_session_outbox", "Presence events that wait to be published", all.outbox.clone());
         let cut = "Presence events cut because too many waited, since the data exists";
         registry.register("plaza_session_outbox_cut", cut, all.outbox_cut.clone());
+        let reaping = "Whether this process clears what dead edges left: 1, or 0 while another one does";
+        registry.register("plaza_session_reaping", reaping, all.reaping.clone());
         registry.register("plaza_session_reaped_edges", "Dead edges cleared", all.reaped_edges.clone());
         registry.register("plaza_session_reaped_sessions", "Sessions of dead edges ended", all.reaped_sessions.clone());
         let presences = "Presences of dead edges ended";
@@ -124,6 +128,10 @@ impl SessionMetrics {
 
     pub(crate) fn outbox_cut(&self, cut: u64) {
         self.outbox_cut.set(gauge(cut));
+    }
+
+    pub(crate) fn reaping(&self, mine: bool) {
+        self.reaping.set(i64::from(mine));
     }
 
     pub(crate) fn reaped(&self, reaped: Reaped) {

@@ -1,15 +1,17 @@
-//! Clears what dead edges left, every one to two seconds. Any number of replicas may do it.
+//! Clears what dead edges left, every one to two seconds. Any number of replicas may do it; with a Lease one
+//! does, while the API of the cluster says which.
 
 use crate::TRACER;
 use crate::metrics::SessionMetrics;
 use crate::store::{Reaped, SessionStore, StoreError};
+use plaza_kit::kubernetes::lease::Lease;
 use plaza_kit::shutdown::Shutdown;
 use plaza_kit::trace::SpanKind;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Runs until the shutdown begins.
-pub async fn run(store: Arc<dyn SessionStore>, metrics: SessionMetrics, shutdown: Shutdown) {
+/// Runs until the shutdown begins. `lease`: when it is this process's turn; without one, always.
+pub async fn run(store: Arc<dyn SessionStore>, metrics: SessionMetrics, lease: Option<Lease>, shutdown: Shutdown) {
     loop {
         // With jitter, so that replicas do not step on the same edge at once.
         let pause = Duration::from_millis(fastrand::u64(1_000..2_000));
@@ -17,8 +19,13 @@ pub async fn run(store: Arc<dyn SessionStore>, metrics: SessionMetrics, shutdown
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        // A store that is away is reported by the store itself, once.
-        let _ = clear(store.as_ref(), &metrics, &shutdown).await;
+        let mine = lease.as_ref().is_none_or(Lease::is_mine);
+        metrics.reaping(mine);
+        if mine {
+            // A store that is away is reported by the store itself, once.
+            let cleared = clear(store.as_ref(), &metrics, &shutdown).await;
+            lease.iter().for_each(|lease| lease.worked(cleared.is_ok()));
+        }
         if let Ok(totals) = store.totals().await {
             metrics.totals(totals);
         }

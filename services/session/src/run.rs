@@ -11,6 +11,8 @@ use crate::store::redis::{BadUrl, RedisStore};
 use crate::store::{SessionStore, StoreOptions};
 use plaza_kit::admin::{self, AdminError, Readiness};
 use plaza_kit::grpc::{self, GrpcOptions, ServeError};
+use plaza_kit::kubernetes::lease::Lease;
+use plaza_kit::kubernetes::pod::Pod;
 use plaza_kit::metrics::Metrics;
 use plaza_kit::shutdown::Shutdown;
 use std::net::TcpListener;
@@ -74,11 +76,17 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     if let Some(listener) = parts.admin_listener {
         admin::serve(listener, parts.metrics, parts.readiness.clone(), &shutdown)?;
     }
-    shutdown.spawn("reaper", reaper::run(Arc::clone(&store), metrics.clone(), shutdown.clone()));
+    let lease = config.reaper_lease.map(|name| Lease::compete(name, identity(), &shutdown));
+    shutdown.spawn("reaper", reaper::run(Arc::clone(&store), metrics.clone(), lease, shutdown.clone()));
     if let Some(fanout) = fanout {
         shutdown.spawn("outbox", Publisher::new(store, fanout, metrics).run(shutdown.clone()));
     }
     latch.release();
     grpc::serve(parts.listener, services.routes(), SERVICE_NAMES, parts.grpc, served, shutdown).await?;
     Ok(())
+}
+
+/// Who holds the Lease, for people: the pod. Outside of one a number, as two processes must differ.
+fn identity() -> String {
+    Pod::of_process().map_or_else(|| format!("session-{:08x}", fastrand::u32(..)), |pod| pod.name)
 }

@@ -12,10 +12,21 @@ use prometheus_client::metrics::counter::ConstCounter;
 pub enum Use {
     /// Endpoints of `kubernetes:///service:port`; DNS and what was known last stand in.
     Endpoints,
+    /// Who of several does what all could; all do it.
+    Lease,
+    /// The annotation of the own pod; it stays as it is.
+    DeletionCost,
+    /// Events about the own pod; they are missing.
+    Events,
 }
 
 /// All uses, with the label of each.
-const USES: [(Use, &str); 1] = [(Use::Endpoints, "endpoints")];
+const USES: [(Use, &str); 4] = [
+    (Use::Endpoints, "endpoints"),
+    (Use::Lease, "lease"),
+    (Use::DeletionCost, "deletion_cost"),
+    (Use::Events, "events"),
+];
 
 /// A process has one cluster, so there is one count.
 static FAILURES: [AtomicU64; USES.len()] = [const { AtomicU64::new(0) }; USES.len()];

@@ -83,6 +83,11 @@ impl FakeApi {
         self.store.lock().unwrap().objects.get(path).cloned()
     }
 
+    /// What was created or changed last.
+    pub(crate) fn newest(&self) -> Option<Value> {
+        self.store.lock().unwrap().history.last().map(|(.., object)| object.clone())
+    }
+
     /// Forgets the history: open watches end, and going on from before is 410.
     pub(crate) fn forget(&self) {
         let mut store = self.store.lock().unwrap();

@@ -6,6 +6,8 @@
 pub(crate) mod access;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod lease;
+pub mod pod;
 
 use std::error::Error;
 use std::time::Duration;
