@@ -134,9 +134,9 @@ async fn the_page_of_metrics_is_what_the_programs_export() {
             HubMetrics::register(registry, metrics.made_calls());
             Handshakes::register(registry);
             metrics::register_drain_window(registry, Default::default());
-            ShardMetrics::register(registry, &[shard.handle()]);
             PeerMetrics::register(registry);
         });
+        ShardMetrics::register(metrics, &[shard.handle()]);
     });
     let session =
         exported(|metrics| drop(metrics.registry(|registry| SessionMetrics::register(registry, metrics.made_calls()))));

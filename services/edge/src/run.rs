@@ -104,7 +104,7 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     let runtimes = (0..config.threads).map(|_| ShardRuntime::new()).collect::<Result<Vec<_>, _>>()?;
     drop(requests);
     let handles: Vec<ShardHandle> = shards.iter().map(Shard::handle).collect();
-    metrics.registry(|registry| ShardMetrics::register(registry, &handles));
+    ShardMetrics::register(&metrics, &handles);
 
     // Everything behind the sockets outlives them: it ends when the drain is over.
     let upstream = Shutdown::new();

@@ -36,7 +36,7 @@ pub use options::{Settings, SocketOptions};
 pub use poll::{Poll, PollAnswer, PollCall};
 pub use polling::{Polling, Verdict, read_post};
 pub use shard::Shard;
-pub use stats::{Buckets, LATENCY_BOUNDS_US, SocketSeconds, Stats};
+pub use stats::{Buckets, LATENCY_BOUNDS_US, Stats, TracedBuckets};
 
 /// A WebSocket after its handshake, on the way into a shard.
 pub struct Adopt {

@@ -1,15 +1,13 @@
 //! Counters of a shard. Written by the shard alone, once a turn; read by the metrics at any time.
 
 use crate::conn::Cause;
-use std::sync::OnceLock;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 /// Upper bounds of the latency buckets in microseconds; one more bucket takes what is above.
 pub const LATENCY_BOUNDS_US: [u64; 14] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
-
-/// A histogram whose buckets point at traces.
-pub type SocketSeconds = plaza_kit::metrics::Exemplars;
 
 /// Times by bucket, and their sum. Only the shard's thread writes.
 #[derive(Debug, Default)]
@@ -30,9 +28,37 @@ impl Buckets {
     }
 
     pub(super) fn observe(&self, us: u64) {
-        let bucket = LATENCY_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(LATENCY_BOUNDS_US.len());
-        add(&self.counts[bucket], 1);
+        add(&self.counts[bucket_of(us)], 1);
         add(&self.sum_us, us);
+    }
+}
+
+fn bucket_of(us: u64) -> usize {
+    LATENCY_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(LATENCY_BOUNDS_US.len())
+}
+
+/// The newest trace of each bucket that has one: its time in seconds, and its id.
+type Newest = HashMap<usize, (f64, String)>;
+
+/// Times of which some belong to traces. Only those few take the lock, and only a scrape shares it.
+#[derive(Debug, Default)]
+pub struct TracedBuckets {
+    /// The times.
+    pub times: Buckets,
+    newest: Mutex<Newest>,
+}
+
+impl TracedBuckets {
+    pub(super) fn observe(&self, us: u64, trace_id: Option<String>) {
+        self.times.observe(us);
+        if let Some(id) = trace_id {
+            self.newest.lock().unwrap_or_else(PoisonError::into_inner).insert(bucket_of(us), (us as f64 / 1e6, id));
+        }
+    }
+
+    /// The newest trace in each bucket that has one.
+    pub fn newest(&self) -> Newest {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -65,8 +91,8 @@ pub struct Stats {
     pub flush: Buckets,
     /// From an event's arrival until the shard's loop took it up.
     pub lag: Buckets,
-    /// Time from the store to the last member's socket. `None`: nobody wants it.
-    pub socket_seconds: OnceLock<SocketSeconds>,
+    /// From the store to the last member's socket.
+    pub to_socket: TracedBuckets,
     closes: [AtomicU64; Cause::ALL.len()],
 }
 

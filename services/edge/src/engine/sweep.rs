@@ -179,13 +179,11 @@ impl Core {
         let stats = self.handle.stats();
         stats.flush.observe(cost);
         let waiting = board.log.number_at(waiting);
-        let socket_seconds = stats.socket_seconds.get();
         for (place, frame) in (board.measured..waiting).filter_map(|place| Some((place, board.log.frame(place)?))) {
             let taken = now.saturating_sub(frame.arrival.at_us);
-            if let Some(histogram) = socket_seconds.filter(|_| frame.arrival.age_us > 0) {
-                let seconds = (taken + u64::from(frame.arrival.age_us)) as f64 / 1e6;
+            if frame.arrival.age_us > 0 {
                 let trace = self.unwritten.trace(number, place);
-                histogram.observe(seconds, trace.map(|id| [("trace_id", id)]), None);
+                stats.to_socket.observe(taken + u64::from(frame.arrival.age_us), trace);
             }
             stats.latency.observe(taken);
         }

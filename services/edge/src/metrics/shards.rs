@@ -2,14 +2,15 @@
 
 use super::Labels;
 use crate::conn::Cause;
-use crate::engine::{Buckets, LATENCY_BOUNDS_US, ShardHandle, SocketSeconds, Stats};
+use crate::engine::{Buckets, LATENCY_BOUNDS_US, ShardHandle, Stats};
+use plaza_kit::metrics::Metrics;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Unit;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Sums up what the shards counted, when it is asked.
@@ -18,20 +19,12 @@ pub struct ShardMetrics(pub Vec<ShardHandle>);
 
 impl ShardMetrics {
     /// Registers what these shards count.
-    pub fn register(registry: &mut Registry, shards: &[ShardHandle]) {
-        let bounds = LATENCY_BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6);
-        let socket_seconds = SocketSeconds::new(bounds);
-        for shard in shards {
-            // Only the first registration of a shard counts.
-            let _ = shard.stats().socket_seconds.set(socket_seconds.clone());
-        }
-        registry.register_with_unit(
-            "plaza_publish_to_socket",
-            "Time from an event's storing until its last member here was served, by the clocks of store and edge",
-            Unit::Seconds,
-            socket_seconds,
-        );
-        registry.register_collector(Box::new(Self(shards.to_vec())));
+    pub fn register(metrics: &Metrics, shards: &[ShardHandle]) {
+        metrics.registry(|registry| registry.register_collector(Box::new(Self(shards.to_vec()))));
+        let shards = shards.to_vec();
+        metrics.point_at_traces("plaza_publish_to_socket_seconds", move || {
+            shards.iter().flat_map(|shard| shard.stats().to_socket.newest()).collect()
+        });
     }
 
     fn sum(&self, pick: impl Fn(&Stats) -> &AtomicU64) -> u64 {
@@ -81,7 +74,10 @@ impl Collector for ShardMetrics {
         let help = "Time of writing what a room has new to all its members in a shard";
         self.encode_times(&mut encoder, "plaza_flush", help, |stats| &stats.flush)?;
         let help = "Time from an event's arrival at this edge until a shard's loop took it up";
-        self.encode_times(&mut encoder, "plaza_shard_lag", help, |stats| &stats.lag)
+        self.encode_times(&mut encoder, "plaza_shard_lag", help, |stats| &stats.lag)?;
+        let help =
+            "Time from an event's storing until its last member here was served, by the clocks of store and edge";
+        self.encode_times(&mut encoder, "plaza_publish_to_socket", help, |stats| &stats.to_socket.times)
     }
 }
 
