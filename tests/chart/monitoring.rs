@@ -4,6 +4,7 @@ use crate::helm::{root, template, tool};
 use crate::renders::{name, renders};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::process::Command;
 
 fn read(path: &str) -> String {
@@ -170,9 +171,13 @@ fn the_dashboards_are_as_their_script_writes_them() {
 
 #[test]
 fn the_alerts_fire_when_they_should() {
-    let output =
-        tool("bin", "promtool").args(["test", "rules", "tests/observe/rules.yaml"]).current_dir(root()).output();
-    let output = output.unwrap_or_else(|error| panic!("promtool does not start: {error}; scripts/tools installs it"));
+    let mut promtool = tool("bin", "promtool");
+    let output = match promtool.args(["test", "rules", "tests/observe/rules.yaml"]).current_dir(root()).output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return plaza_tests::not_run("the tests of the alerts", "there is no promtool; scripts/tools installs it");
+        }
+        output => output.expect("promtool starts"),
+    };
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let tests = read("tests/observe/rules.yaml");
