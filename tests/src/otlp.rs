@@ -1,4 +1,6 @@
-//! A collector in this process: takes spans over OTLP gRPC and keeps them for assertions.
+//! A collector in this process: takes spans over OTLP, gRPC or HTTP, and keeps them for assertions.
+
+pub mod http;
 
 use crate::process::PATIENCE;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanContext;
-use opentelemetry_otlp::{SpanExporter as Otlp, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{BatchSpanProcessor, Sampler as SdkSampler, SdkTracerProvider, SpanData, SpanExporter};
@@ -18,6 +17,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
+use super::collector;
 use super::sampler::Sampler;
 use super::{ASKED_PER_SECOND, Origin};
 use crate::metrics::Metrics;
@@ -75,10 +75,10 @@ pub fn start(service: &'static str, version: &'static str, metrics: &Metrics) {
         tracing::warn!(problem, "a tracing setting is wrong; everything is sampled");
         Sampler::always()
     });
-    let exporter = match Otlp::builder().with_tonic().with_protocol(opentelemetry_otlp::Protocol::Grpc).build() {
+    let exporter = match collector::exporter() {
         Ok(exporter) => exporter,
-        Err(error) => {
-            tracing::warn!(%error, "a tracing setting is wrong; nothing is traced");
+        Err(problem) => {
+            tracing::warn!(problem, "a tracing setting is wrong; nothing is traced");
             return;
         }
     };
@@ -114,25 +114,21 @@ pub async fn end() {
     let _ = tokio::time::timeout(FLUSH * 2, flush).await;
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A variable that says something.
+pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn is_wanted() -> bool {
-    let endpoint = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
-    if endpoint.is_none() || variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+    if collector::variable_of_traces("ENDPOINT").is_none()
+        || variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    {
         return false;
     }
     let exporter = variable("OTEL_TRACES_EXPORTER").unwrap_or_else(|| "otlp".to_owned());
-    let protocol = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
-    let protocol = protocol.unwrap_or_else(|| "grpc".to_owned());
-    match (exporter.as_str(), protocol.as_str()) {
-        ("otlp", "grpc") => true,
-        ("none", _) => false,
-        ("otlp", _) => {
-            tracing::warn!(protocol, "nothing is traced: the protocol of OTLP can only be grpc here, port 4317");
-            false
-        }
+    match exporter.as_str() {
+        "otlp" => true,
+        "none" => false,
         _ => {
             tracing::warn!(exporter, "nothing is traced: OTEL_TRACES_EXPORTER can be otlp or none");
             false

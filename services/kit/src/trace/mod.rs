@@ -8,6 +8,7 @@
 //! Work that is not sampled has no span at all: what it costs is the branch that finds `None`. A context
 //! crosses borders as W3C `traceparent` text: in gRPC metadata, in publish items, in NATS headers.
 
+mod collector;
 pub mod context;
 mod export;
 pub mod layer;
