@@ -5,12 +5,13 @@ use crate::renders::{items, name, validate};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// The folders of load balancers.
 const FOLDERS: [&str; 2] = ["alb-aliyun", "alb-aws"];
 
 /// All documents of the folders, by `folder/file`, and what the schemas say.
 fn manifests() -> Value {
     let mut texts = BTreeMap::new();
-    for folder in FOLDERS {
+    for folder in FOLDERS.into_iter().chain(["observability"]) {
         for (file, path) in yaml_files(&root().join("k8s").join(folder)) {
             texts.insert(format!("{folder}/{file}"), std::fs::read_to_string(path).expect("it was listed"));
         }
@@ -54,5 +55,30 @@ fn the_values_repeat_the_timeouts_of_the_albconfig() {
     for listener in listeners {
         assert_eq!(listener["idleTimeout"], ingress["idleTimeoutSeconds"], "{listener}");
         assert_eq!(listener["requestTimeout"], ingress["requestTimeoutSeconds"], "{listener}");
+    }
+}
+
+/// What `k8s/observability/up` puts into a namespace fits together: ports, maps of settings, tight security.
+#[test]
+fn the_pods_that_watch_plaza_find_their_settings_and_each_other() {
+    let manifests = manifests();
+    let all: Vec<_> = items(&manifests["documents"]["observability/manifests"]).collect();
+    let up = std::fs::read_to_string(root().join("k8s/observability/up")).expect("the script is there");
+    let of_kind = |kind: &'static str| all.iter().filter(move |document| document["kind"] == kind);
+    assert_eq!(of_kind("Deployment").count(), 4);
+    for deployment in of_kind("Deployment") {
+        assert_eq!(deployment["metadata"]["namespace"], "observability");
+        assert!(up.contains(name(deployment)), "the script waits for {}", name(deployment));
+        let pod = &deployment["spec"]["template"]["spec"];
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{}", name(deployment));
+        assert_eq!(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true, "{}", name(deployment));
+        for map in items(&pod["volumes"]).filter_map(|volume| volume["configMap"]["name"].as_str()) {
+            assert!(up.contains(&format!("map {map} --from-file")), "{map} is made by the script");
+        }
+        let service = of_kind("Service").find(|service| name(service) == name(deployment)).expect("it has a service");
+        let ports: Vec<_> = items(&pod["containers"][0]["ports"]).map(|port| &port["name"]).collect();
+        for port in items(&service["spec"]["ports"]) {
+            assert!(ports.contains(&&port["targetPort"]), "{} has {}", name(deployment), port["targetPort"]);
+        }
     }
 }

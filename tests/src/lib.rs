@@ -10,6 +10,7 @@
 //! | [`nats`] | `nats-server` with JetStream |
 //! | [`nats_cluster`] | three of them that keep streams together |
 //! | [`otlp`] | a receiver of spans, in this process |
+//! | [`observe`] | Jaeger, an OpenTelemetry collector, Prometheus |
 //! | [`balancer`] | a load balancer without sticky sessions |
 //! | [`cluster`] | `plaza-edge`, `plaza-session` and `plaza-fanout`, as many as wanted |
 
@@ -19,6 +20,7 @@ pub mod balancer;
 pub mod cluster;
 pub mod nats;
 pub mod nats_cluster;
+pub mod observe;
 pub mod otlp;
 pub mod process;
 pub mod proxy;

@@ -1,5 +1,9 @@
 //! Traces: what a collector gets of one message over two edges, and what logs never get.
 
+mod export;
+mod queries;
+mod readback;
+
 use futures_util::{SinkExt, StreamExt};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use plaza_tests::cluster::{Cluster, http_get, http_post, http_put};
@@ -85,6 +89,30 @@ fn service(span: &Span) -> &str {
     &span.resource["service.name"]
 }
 
+/// The trace that the client began: from its frame to one member on the first edge and two on the second. The
+/// frame's span.
+fn across_two_edges(spans: &[Span]) -> &Span {
+    let text = tree(spans);
+    let root = one(spans, "ws.receive");
+    assert_eq!((root.parent_id.as_str(), root.kind, service(root)), (CLIENT_SPAN, SpanKind::Server, "plaza-edge"));
+    let publishing: Vec<_> = spans.iter().filter(|s| s.name.ends_with("FanoutService/PublishStream")).collect();
+    let [call, serving] = [SpanKind::Client, SpanKind::Server].map(|kind| {
+        *publishing.iter().find(|span| span.kind == kind).unwrap_or_else(|| panic!("no {kind:?} in\n{text}"))
+    });
+    assert_eq!((call.parent_id.as_str(), service(call)), (root.span_id.as_str(), "plaza-edge"), "{text}");
+    assert_eq!((serving.parent_id.as_str(), service(serving)), (call.span_id.as_str(), "plaza-fanout"), "{text}");
+    let send = one(spans, "send chat.in.{room}");
+    assert_eq!((send.parent_id.as_str(), send.kind), (serving.span_id.as_str(), SpanKind::Producer), "{text}");
+
+    let processing: Vec<_> = spans.iter().filter(|s| s.name == "process chat.out.{room}").collect();
+    assert_eq!(processing.len(), 2, "one per edge:\n{text}");
+    assert!(processing.iter().all(|s| s.parent_id == send.span_id && s.kind == SpanKind::Consumer), "{text}");
+    let edges: BTreeSet<_> = processing.iter().map(|s| s.resource["service.instance.id"].clone()).collect();
+    let recipients: BTreeSet<_> = processing.iter().map(|s| s.attributes["plaza.recipients"].clone()).collect();
+    assert_eq!((edges.len(), recipients), (2, ["1", "2"].map(str::to_owned).into()), "{text}");
+    root
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_leads_from_the_clients_frame_to_the_last_edge() {
     let mut receiver = Receiver::start().await;
@@ -102,27 +130,9 @@ async fn one_trace_leads_from_the_clients_frame_to_the_last_edge() {
     carol.reads("hello").await;
 
     let spans = trace(&mut receiver, CLIENT_TRACE, 6).await;
-    let text = tree(&spans);
-    let root = one(&spans, "ws.receive");
-    assert_eq!((root.parent_id.as_str(), root.kind, service(root)), (CLIENT_SPAN, SpanKind::Server, "plaza-edge"));
-    let publishing: Vec<_> = spans.iter().filter(|s| s.name.ends_with("FanoutService/PublishStream")).collect();
-    let [call, serving] = [SpanKind::Client, SpanKind::Server].map(|kind| {
-        *publishing.iter().find(|span| span.kind == kind).unwrap_or_else(|| panic!("no {kind:?} in\n{text}"))
-    });
-    assert_eq!((call.parent_id.as_str(), service(call)), (root.span_id.as_str(), "plaza-edge"), "{text}");
-    assert_eq!((serving.parent_id.as_str(), service(serving)), (call.span_id.as_str(), "plaza-fanout"), "{text}");
-    let send = one(&spans, "send chat.in.{room}");
-    assert_eq!((send.parent_id.as_str(), send.kind), (serving.span_id.as_str(), SpanKind::Producer), "{text}");
-
-    let processing: Vec<_> = spans.iter().filter(|s| s.name == "process chat.out.{room}").collect();
-    assert_eq!(processing.len(), 2, "one per edge:\n{text}");
-    assert!(processing.iter().all(|s| s.parent_id == send.span_id && s.kind == SpanKind::Consumer), "{text}");
-    let edges: BTreeSet<_> = processing.iter().map(|s| s.resource["service.instance.id"].clone()).collect();
-    let recipients: BTreeSet<_> = processing.iter().map(|s| s.attributes["plaza.recipients"].clone()).collect();
-    assert_eq!((edges.len(), recipients), (2, ["1", "2"].map(str::to_owned).into()), "{text}");
-
+    let root = across_two_edges(&spans);
     // The root points at the handshake of its connection, which is a trace of its own.
-    let [(_, handshake)] = &root.links[..] else { panic!("one link:\n{text}") };
+    let [(_, handshake)] = &root.links[..] else { panic!("one link:\n{}", tree(&spans)) };
     let handshake = receiver
         .wait("the handshake's span", |spans| spans.iter().find(|span| span.span_id == *handshake).cloned())
         .await;
@@ -242,63 +252,6 @@ async fn a_publish_that_outlives_a_crash_of_fanout_stays_one_trace() {
     let sends: u32 = chain[3].attributes["plaza.sends"].parse().expect("a number");
     assert!(sends >= 2, "{}", tree(&spans));
     show(&spans);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unreachable_collector_costs_one_line_and_a_ratio_of_nothing_sends_nothing() {
-    let nowhere = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-    let addr = nowhere.local_addr().expect("an address");
-    drop(nowhere);
-    let mut envs =
-        vec![("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{addr}")), ("OTEL_BSP_SCHEDULE_DELAY", "50".to_owned())];
-    let mut cluster = Cluster::start_in(1, &[], envs.clone()).await;
-    let mut alice = Client::enter(cluster.edges[0].addr, json!({}), "alice", "traced").await;
-    for n in 0..10 {
-        alice.ask(json!({"id": 4, "publish": {"room": "traced", "text": format!("line {n}")}}), "published").await;
-    }
-    let said = "spans cannot be exported";
-    let edge = &mut cluster.edges[0];
-    edge.process.wait_log("the line about spans", |log| log.contains(said).then_some(())).await;
-    // Many batches fail; when the collector comes, that is said once too.
-    let mut receiver = Receiver::start_on(tokio::net::TcpListener::bind(addr).await.expect("the port is free again"));
-    let back = tokio::time::timeout(PATIENCE, async {
-        loop {
-            alice.ask(json!({"id": 5, "publish": {"room": "traced", "text": "again"}}), "published").await;
-            if edge.process.log().contains("spans are exported again") {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    });
-    back.await.expect("the collector is found again");
-    assert_eq!(edge.process.log().matches(said).count(), 1, "{}", edge.process.log());
-    receiver.wait("any span", |spans| spans.first().map(|_| ())).await;
-
-    envs.push(("OTEL_TRACES_SAMPLER", "parentbased_always_off".to_owned()));
-    let silent = Cluster::start_in(1, &[], envs).await;
-    let mut bob = Client::enter(silent.edges[0].addr, json!({}), "bob", "untraced").await;
-    let publish = json!({"room": "untraced", "text": "hello", "trace": true});
-    let published = bob.ask(json!({"id": 4, "publish": publish}), "published").await;
-    assert!(published.get("traceId").is_none(), "{published}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_never_answers_does_not_hold_up_the_end() {
-    // It takes connections, by the kernel's hand, and says nothing.
-    let mute = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-    let url = format!("http://{}", mute.local_addr().expect("an address"));
-    let envs = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", url), ("OTEL_BSP_SCHEDULE_DELAY", "50".to_owned())];
-    let mut cluster = Cluster::start_in(1, &["--drain-window", "0"], envs).await;
-    let mut alice = Client::enter(cluster.edges[0].addr, json!({}), "alice", "traced").await;
-    alice.ask(json!({"id": 4, "publish": {"room": "traced", "text": "hello"}}), "published").await;
-    for service in cluster.edges.iter_mut().chain([&mut cluster.session, &mut cluster.fanout]) {
-        let begin = Instant::now();
-        service.process.signal("TERM");
-        let status = service.process.wait().await;
-        let (took, log) = (begin.elapsed(), service.process.log());
-        assert!(status.success() && !log.contains("panicked"), "{status}\n{log}");
-        assert!(took < Duration::from_secs(15), "{took:?}\n{log}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
