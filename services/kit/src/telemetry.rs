@@ -39,6 +39,9 @@ pub const LOG_FLAGS: &[Flag] = &[
 /// log each change of state themselves.
 const INFO: &str = "info,async_nats=warn";
 
+/// Added to every level, where it wins: below it the NATS library logs whole frames, and so people's messages.
+const NEVER: &str = "async_nats::connection=warn";
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Format {
     Human,
@@ -118,7 +121,9 @@ fn parse_format(text: &str) -> Result<Format, String> {
 fn parse_filter(text: &str) -> Result<EnvFilter, String> {
     let example = "write error, warn, info, debug or trace, or `info,plaza_edge=debug`";
     let directives = if text == "info" { INFO } else { text };
-    EnvFilter::builder().parse(directives).map_err(|_| format!("`{text}` is not a log level; {example}"))
+    let filter =
+        EnvFilter::builder().parse(directives).map_err(|_| format!("`{text}` is not a log level; {example}"))?;
+    Ok(filter.add_directive(NEVER.parse().map_err(|_| "the level that always holds is wrong")?))
 }
 
 /// Bounds how often a place logs. One stands beside each log line that bad input can trigger.
@@ -222,6 +227,14 @@ mod tests {
         let start = r#"{"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","span_id":"00f067aa0ba902b7","timestamp""#;
         assert!(within.starts_with(start) && within.ends_with("}\n"), "{within}");
         assert_eq!(within.lines().count(), 1, "{within}");
+    }
+
+    #[test]
+    fn no_level_shows_the_frames_of_nats() {
+        for text in ["trace", "info", "async_nats=trace", "async_nats::connection=trace"] {
+            let filter = parse_filter(text).unwrap().to_string();
+            assert!(filter.contains(NEVER) && !filter.contains("connection=trace"), "{text}: {filter}");
+        }
     }
 
     #[test]
