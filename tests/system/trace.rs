@@ -1,6 +1,7 @@
 //! Traces: what a collector gets of one message over two edges, and what logs never get.
 
 mod export;
+mod lives;
 mod queries;
 mod readback;
 
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -27,14 +29,20 @@ struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 impl Client {
     /// Connects, introduces itself, takes a name and joins the room.
     async fn enter(edge: SocketAddr, hello: Value, name: &str, room: &str) -> Self {
+        let (mut client, _) = Self::hello(edge, hello).await;
+        client.ask(json!({"id": 2, "setUsername": {"username": name}}), "ok").await;
+        client.ask(json!({"id": 3, "join": {"room": room}}), "joined").await;
+        client
+    }
+
+    /// Connects and introduces itself; the welcome.
+    async fn hello(edge: SocketAddr, hello: Value) -> (Self, Value) {
         let mut request = format!("ws://{edge}/ws").into_client_request().expect("a URL");
         request.headers_mut().insert("sec-websocket-protocol", "plaza.v1.json".parse().expect("a header"));
         let (socket, _) = connect_async(request).await.expect("the edge answers");
         let mut client = Self(socket);
-        client.ask(json!({"id": 1, "hello": hello}), "welcome").await;
-        client.ask(json!({"id": 2, "setUsername": {"username": name}}), "ok").await;
-        client.ask(json!({"id": 3, "join": {"room": room}}), "joined").await;
-        client
+        let welcome = client.ask(json!({"id": 1, "hello": hello}), "welcome").await;
+        (client, welcome)
     }
 
     async fn ask(&mut self, frame: Value, answer: &str) -> Value {
@@ -260,27 +268,40 @@ async fn planted_secrets_never_appear_in_a_log() {
     const GUEST: &str = "PlantedGuestKey012345A";
     const TICKET: &str = "PlantedTicket0123456789";
     const TEXT: &str = "PlantedMessageText";
+    const NAME: &str = "PlantedName";
+    const HEADER: &str = "PlantedHeader0123456789";
     let cluster = Cluster::start(2).await;
     let everyone = || cluster.edges.iter().chain([&cluster.session, &cluster.fanout]);
     for service in everyone() {
-        let answer = http_put(service.admin, "/log-level", "debug").await.expect("an answer");
+        let answer = http_put(service.admin, "/log-level", "trace").await.expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let answer = http_put(service.admin, "/log-level", "plaza=loudest").await.expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("error, warn, info"), "{answer}");
     }
     let hello = json!({"token": TOKEN, "guest": GUEST, "resume": TICKET});
-    let mut alice = Client::enter(cluster.edges[0].addr, hello, "alice", "quiet").await;
+    let mut alice = Client::enter(cluster.edges[0].addr, hello, NAME, "quiet").await;
     let mut bob = Client::enter(cluster.edges[1].addr, json!({}), "bob", "quiet").await;
     alice.ask(json!({"id": 4, "publish": {"room": "quiet", "text": TEXT}}), "published").await;
     bob.reads(TEXT).await;
     // What breaks rules is logged most: secrets in places where nothing expects them.
     let _ = http_get(cluster.edges[0].addr, &format!("/socket.io/?EIO=3&transport=polling&token={TOKEN}")).await;
     let _ = http_get(cluster.edges[0].addr, &format!("/socket.io/?EIO=4&transport=polling&sid={TICKET}")).await;
+    // In headers that people use for secrets, and in places of URLs where they should not be.
+    for (path, headers) in [
+        ("/ws".to_owned(), format!("Authorization: Bearer {HEADER}\r\nCookie: session={HEADER}\r\nUpgrade: websocket")),
+        (format!("/{HEADER}?password={HEADER}"), format!("X-Api-Key: {HEADER}")),
+        (format!("//alice:{HEADER}@127.0.0.1/socket.io/?EIO=4&transport=polling"), format!("Origin: https://{HEADER}")),
+    ] {
+        let mut socket = TcpStream::connect(cluster.edges[0].addr).await.expect("the edge listens");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.expect("it is taken");
+        socket.read_to_end(&mut Vec::new()).await.expect("it is answered");
+    }
     drop((alice, bob));
     for service in everyone() {
         let log = service.process.log();
         assert!(log.contains("log level changed"), "{log}");
-        for secret in [TOKEN, GUEST, TICKET, TEXT] {
+        for secret in [TOKEN, GUEST, TICKET, TEXT, NAME, HEADER] {
             assert!(!log.contains(secret), "{secret} in\n{log}");
         }
         let is_raw = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';

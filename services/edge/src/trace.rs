@@ -142,6 +142,13 @@ impl Requests {
         }
     }
 
+    /// This request asked for an earlier session: what came of it.
+    pub(crate) fn recovered(&mut self, from: ConnKey, id: u32, result: &'static str) {
+        if let Some(traced) = self.get_mut(from, id) {
+            traced.root.set("plaza.recovery", result);
+        }
+    }
+
     /// The answer leaves. The trace's id, if the client asked for it.
     pub(crate) fn end(&mut self, from: ConnKey, id: u32, error: Option<&'static str>) -> Option<Box<str>> {
         if self.0.is_empty() {

@@ -22,7 +22,7 @@ impl Hub {
         let Some(conn) = self.take_over(key, session, user_id, username, pid) else { return };
         conn.untold = true;
         self.untold.push_back((key, session));
-        self.metrics.recovered("alone");
+        self.recovered(key, id, "alone");
         self.opened(key, id, true, Vec::new(), Bytes::new());
     }
 

@@ -289,7 +289,15 @@ impl Hub {
 
     /// Reads, for this waiter and for all others that want the same.
     pub(super) fn read(&mut self, key: ReadKey, waiter: Waiter) {
-        let wanted_by = if let Waiter::History(from, id) = waiter { self.traces.context(from, id) } else { None };
+        let wanted_by = match waiter {
+            Waiter::History(from, id) => self.traces.context(from, id),
+            // Below the first of those who wait.
+            Waiter::Joins(room) => self
+                .rooms
+                .get(room)
+                .and_then(|room| room.joining.iter().find_map(|joining| self.traces.context(joining.to, joining.id))),
+            Waiter::Sequencer(..) => None,
+        };
         let repair = matches!(waiter, Waiter::Sequencer(..));
         self.reader.read(&key, || trace::read(wanted_by, repair));
         self.waiters.entry(key).or_default().push(waiter);

@@ -147,7 +147,7 @@ impl Hub {
                 self.continue_session(resuming, session, &positions);
             }
             Err((Code::NotFound | Code::Forbidden | Code::BadRequest, _)) => {
-                self.metrics.recovered("unknown");
+                self.recovered(key, id, "unknown");
                 self.open(key, id, resuming.home);
             }
             Ok(Applied { session: None, .. }) => {
@@ -358,14 +358,14 @@ impl Hub {
         missed.sort_by_key(|(seq, _)| *seq);
         let mut frames = Vec::with_capacity(missed.iter().map(|(_, frame)| frame.len()).sum());
         missed.iter().for_each(|(_, frame)| frames.extend_from_slice(frame));
-        self.metrics.recovered("complete");
+        self.recovered(key, recovery.id, "complete");
         self.opened(key, recovery.id, true, joined, frames.into());
     }
 
     /// Something that the client has missed is gone: the old session ends, and a new one begins.
     fn begin_anew(&mut self, key: ConnKey) {
         let Some(Recovery { id, home, fresh, .. }) = self.recoveries.remove(&key) else { return };
-        self.metrics.recovered("incomplete");
+        self.recovered(key, id, "incomplete");
         self.leave_queues(key);
         let Some(conn) = self.conns.get(key) else { return };
         let session_id = conn.identity.session.to_string();
@@ -374,6 +374,12 @@ impl Hub {
         let Some(conn) = self.conns.assume(key, fresh) else { return };
         (conn.open, conn.generation, conn.username, conn.pid) = (false, 0, None, None);
         self.open(key, id, home);
+    }
+
+    /// Counts what came of the wish to continue a session, and tells its trace.
+    pub(super) fn recovered(&mut self, key: ConnKey, id: u32, result: &'static str) {
+        self.metrics.recovered(result);
+        self.traces.recovered(key, id, result);
     }
 
     /// A session goes on with another connection: the one that had it here ends.
