@@ -30,6 +30,10 @@ trace-demo:
     cargo build --workspace --bins
     cargo test -q -p plaza-tests --test system trace::one_trace -- --nocapture
 
+# Collector, Jaeger, Prometheus and, where it is installed, Grafana on this machine, beside `just run`.
+observe *arguments:
+    scripts/observe {{arguments}}
+
 # The chart without a cluster: renders, rules, refusals.
 chart:
     cargo test -p plaza-tests --test chart

@@ -91,6 +91,12 @@ impl Jaeger {
         get(self.query, &format!("/api/traces/{id}")).await.map(|body| spans_of(&body)).unwrap_or_default()
     }
 
+    /// Some trace with a span of this name, once there is one.
+    pub async fn with(&self, name: &str) -> Vec<Span> {
+        let path = format!("/api/traces?service=plaza-edge&operation={name}&limit=1");
+        until(self.query, &path, name, |body| Some(spans_of(body)).filter(|spans| !spans.is_empty())).await
+    }
+
     /// A trace, once it has so many spans.
     ///
     /// # Panics

@@ -20,24 +20,27 @@ kube_pod_annotations{annotation_controller_kubernetes_io_pod_deletion_cost=\"100
 kube_deployment_status_replicas_available{deployment=\"plaza-edge\"} 2
 kube_pod_container_status_restarts_total{container=\"edge\"} 0
 kube_pod_container_resource_limits{container=\"edge\",resource=\"memory\"} 1073741824
-container_cpu_cfs_throttled_periods_total{container=\"edge\"} 1
-container_cpu_cfs_periods_total{container=\"edge\"} 100
+container_cpu_cfs_throttled_periods_total{container=\"edge\"} GROWS
+container_cpu_cfs_periods_total{container=\"edge\"} GROWS
 container_memory_working_set_bytes{container=\"edge\"} 100000000
 ";
 
-/// Serves a text to everybody who asks, until the test ends.
+/// Serves a text to everybody who asks, with the number of the request for `GROWS`, until the test ends.
 async fn exporter(text: &'static str) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let addr = listener.local_addr().expect("an address");
     tokio::spawn(async move {
+        let mut asked = 0;
         while let Ok((mut stream, _)) = listener.accept().await {
+            asked += 1;
+            let text = text.replace("GROWS", &asked.to_string());
             let mut request = [0; 4096];
             let _ = stream.read(&mut request).await;
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
                 text.len()
             );
-            let _ = stream.write_all((head + text).as_bytes()).await;
+            let _ = stream.write_all((head + &text).as_bytes()).await;
         }
     });
     addr
@@ -104,6 +107,8 @@ async fn every_query_has_data_and_every_alert_is_understood() {
             alice.ask(json!({"id": 4, "publish": {"room": "watched", "text": text}}), "published").await;
             bob.reads(&text).await;
         }
+        let guest = format!("guest {}", begin.elapsed().as_millis());
+        drop(Client::enter(cluster.edges[0].addr, json!({}), &guest, "watched").await);
         let mut without = Vec::new();
         for (place, expression) in wanted {
             match prometheus.numbers(&expression, 60).await {

@@ -47,18 +47,19 @@ async fn the_collector_counts_all_spans_and_keeps_the_traces_that_failed() {
     }
     let jaeger = Jaeger::start().await;
     let collector = Collector::start(&jaeger, 0).await;
-    let cluster = Cluster::start_in(1, &[], envs(collector.http)).await;
+    let mut unique = envs(collector.http);
+    unique.push(("PLAZA_UNIQUE_USERNAMES", "true".to_owned()));
+    let cluster = Cluster::start_in(1, &[], unique).await;
     let mut alice = Client::enter(cluster.edges[0].addr, json!({}), "alice", "traced").await;
     let publish = json!({"room": "traced", "text": "hello", "trace": true});
     let published = alice.ask(json!({"id": 4, "publish": publish}), "published").await;
     let ordinary = published["traceId"].as_str().expect("a trace").to_owned();
-    // A room that she is not in: refused, and so a trace that failed.
-    let traceparent = format!("00-{CLIENT_TRACE}-{CLIENT_SPAN}-01");
-    let refused =
-        json!({"id": 5, "publish": {"room": "elsewhere", "text": "hello", "trace": true, "traceparent": traceparent}});
-    alice.0.send(Message::text(refused.to_string())).await.expect("the socket is open");
+    // A name that is taken: refused, and so a trace that failed.
+    let (mut bob, _) = Client::hello(cluster.edges[0].addr, json!({})).await;
+    let refused = json!({"id": 2, "setUsername": {"username": "alice"}});
+    bob.0.send(Message::text(refused.to_string())).await.expect("the socket is open");
 
-    let failed = jaeger.trace(CLIENT_TRACE, 1).await;
+    let failed = jaeger.with("ws.receive").await;
     assert!(failed.iter().any(|span| span.attributes.contains_key("error.type")), "{failed:?}");
     assert!(jaeger.peek(&ordinary).await.is_empty(), "an ordinary trace is let go");
     let names = ["ws.receive", "process chat.out.{room}", "send chat.in.{room}"];
