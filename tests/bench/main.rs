@@ -6,6 +6,7 @@
 //! | [`load`] | the load process: [`client`]s that [`speak`] a protocol, [`stamp`]s, a [`histogram`] |
 //! | [`server`] | starts Bun, npm socket.io and `plaza` |
 //! | [`measure`] | one server, one load, the kernel's counters |
+//! | [`sink`] | takes the spans of servers that are traced |
 //! | [`scenario`] | what is measured, and the table |
 
 #![expect(clippy::print_stdout, reason = "the table is the program's output")]
@@ -16,6 +17,7 @@ mod load;
 mod measure;
 mod scenario;
 mod server;
+mod sink;
 mod speak;
 mod stamp;
 
@@ -29,7 +31,8 @@ machine only; the ratios compare runs that alternate.
 tests/bench/run [--runs N] [--seconds N] [--only NAME,...] [--peers NAME,...]
   --runs N      how often all peers are measured in turn (default 3)
   --seconds N   length of each measurement under load (default 5)
-  --only NAMES  idle, room, loop1000, loop32, rooms (default: all)
+  --only NAMES  idle, room, loop1000, loop32, rooms, trace (default: all)
+                `trace` measures Plaza alone: untraced, and with 0 %, 1 % and 100 % of its messages traced
   --peers NAMES bun, plaza, json, socketio (default: all)
   --connections N   clients of the last stage of `idle` (default 19000)
 PLAZA_BENCH_BINARY names another plaza than the release build.";
@@ -50,6 +53,9 @@ async fn main() -> anyhow::Result<()> {
         && first == "load"
     {
         return load::run(serde_json::from_str(plan)?);
+    }
+    if args == ["sink"] {
+        return sink::run();
     }
     if args.iter().any(|arg| arg == "--help") {
         println!("{HELP}");

@@ -2,6 +2,7 @@
 
 use crate::load::{Outcome, Plan};
 use crate::server::{LOAD_CORE, Peer};
+use crate::sink;
 use anyhow::{Context, bail};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -21,7 +22,8 @@ pub(crate) struct Measured {
 
 /// Starts the server, runs the plan against it and ends both.
 pub(crate) async fn measure(peer: Peer, plan: &Plan) -> anyhow::Result<Measured> {
-    let (server, addr) = peer.start().await;
+    let sink = if matches!(peer, Peer::Traced(_)) { Some(sink::start().await?) } else { None };
+    let (server, addr) = peer.start(sink.as_ref().map(|(_, addr)| *addr)).await;
     let plan = Plan { server: addr, speak: peer.speak(), ..plan.clone() };
     let mut child = Command::new("taskset")
         .args(["-c", LOAD_CORE])

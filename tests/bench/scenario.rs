@@ -16,6 +16,8 @@ pub(crate) struct Scenario {
     title: String,
     plan: Plan,
     columns: Vec<Column>,
+    /// Who is measured, whatever was asked for; the first is what the others are compared with.
+    own: Option<Vec<Peer>>,
 }
 
 /// Clients of the first stage of `idle`.
@@ -61,24 +63,28 @@ impl Scenario {
                 title: format!("private memory of an idle connection, slope from {FIRST_STAGE} to {connections}"),
                 plan: plan(vec![FIRST_STAGE as usize, connections], 0, 0, Drive::Idle),
                 columns: idle,
+                own: None,
             },
             Self {
                 name: "room",
                 title: format!("open loop: one room of 2,000, 50 messages/s, {seconds} s"),
                 plan: plan(vec![2_000], 10, 0, Drive::Open { per_second: 50, seconds }),
                 columns: under_load.clone(),
+                own: None,
             },
             Self {
                 name: "loop1000",
                 title: format!("closed loop: 1,000 connections, 10 senders, {seconds} s"),
                 plan: plan(vec![1_000], 10, 0, Drive::Closed { seconds }),
                 columns: under_load.clone(),
+                own: None,
             },
             Self {
                 name: "loop32",
                 title: format!("closed loop: 32 of 32 send, {seconds} s"),
                 plan: plan(vec![32], 32, 0, Drive::Closed { seconds }),
-                columns: under_load,
+                columns: under_load.clone(),
+                own: None,
             },
             Self {
                 name: "rooms",
@@ -86,12 +92,21 @@ impl Scenario {
                     .to_owned(),
                 plan: plan(vec![250, 5_000], 0, 20, Drive::Idle),
                 columns: rooms,
+                own: None,
+            },
+            Self {
+                name: "trace",
+                title: format!("the cost of tracing: closed loop, 32 of 32 send, {seconds} s; ratios to Plaza untraced"),
+                plan: plan(vec![32], 32, 0, Drive::Closed { seconds }),
+                columns: under_load,
+                own: Some(vec![Peer::Plaza, Peer::Traced("0"), Peer::Traced("0.01"), Peer::Traced("1")]),
             },
         ]
     }
 
     /// Measures all peers in turn, `runs` times, and writes the table.
     pub(crate) async fn run(&self, peers: &[Peer], runs: usize) -> String {
+        let peers = self.own.as_deref().unwrap_or(peers);
         let mut results: Vec<Vec<Option<Measured>>> = vec![Vec::new(); peers.len()];
         let mut notes = String::new();
         for run in 1..=runs {
@@ -109,15 +124,15 @@ impl Scenario {
     }
 
     fn table(&self, peers: &[Peer], results: &[Vec<Option<Measured>>]) -> String {
-        let bun = peers.iter().position(|peer| *peer == Peer::Bun);
+        let base = if self.own.is_some() { Some(0) } else { peers.iter().position(|peer| *peer == Peer::Bun) };
         let mut text = format!("\n{}: {}\n{:14}", self.name, self.title, "");
         for peer in peers {
             let _ = write!(text, "{:>27}", peer.name());
         }
         for (head, value, compared) in &self.columns {
             let _ = write!(text, "\n{head:14}");
-            for (peer, own) in peers.iter().zip(results) {
-                let base = bun.filter(|_| *compared && *peer != Peer::Bun).map(|bun| &results[bun]);
+            for (place, own) in results.iter().enumerate() {
+                let base = base.filter(|base| *compared && place != *base).map(|base| &results[base]);
                 let _ = write!(text, "{:>27}", cell(own, base, value));
             }
         }
