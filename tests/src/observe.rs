@@ -190,6 +190,9 @@ pub struct Prometheus {
 
 impl Prometheus {
     /// Starts one with these targets, each with its value of the label `pod`, and the chart's alerts.
+    ///
+    /// # Panics
+    /// When the temporary directory cannot be written.
     pub async fn start(targets: &[(SocketAddr, &str)]) -> Self {
         let addr = loopback();
         let folder = fresh_folder("prometheus");

@@ -34,6 +34,7 @@ impl Receiver {
     ///
     /// # Panics
     /// When the listener has no address.
+    #[expect(clippy::disallowed_methods, reason = "what is received ends with the test")]
     pub fn start_http_on(listener: TcpListener, tls: Option<rustls::ServerConfig>) -> Self {
         let addr = listener.local_addr().expect("a bound listener has an address");
         let (sender, spans) = watch::channel(Vec::new());

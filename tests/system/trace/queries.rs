@@ -26,6 +26,7 @@ container_memory_working_set_bytes{container=\"edge\"} 100000000
 ";
 
 /// Serves a text to everybody who asks, with the number of the request for `GROWS`, until the test ends.
+#[expect(clippy::disallowed_methods, reason = "it ends with the test")]
 async fn exporter(text: &'static str) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let addr = listener.local_addr().expect("an address");
