@@ -27,8 +27,7 @@ docs:
 
 # The trace of one message over two edges, as text: from the client's frame to the last edge.
 trace-demo:
-    cargo build --workspace --bins
-    cargo test -q -p plaza-tests --test system trace::one_trace -- --nocapture
+    scripts/trace-demo
 
 # Collector, Jaeger, Prometheus and, where it is installed, Grafana on this machine, beside `just run`.
 observe *arguments:
