@@ -15,10 +15,12 @@
 //! | [`kube`] | a cluster, kubectl, helm |
 //! | [`release`] | Plaza installed in a namespace |
 //! | [`swarm`] | clients that chat and record, while the cluster moves |
-//! | [`images`], [`install`], [`moves`], [`autoscaler`], [`policies`], [`traces`], [`readme`] | the checks |
+//! | [`images`], [`install`], [`readme`] | checks of what a newcomer meets |
+//! | [`moves`], [`autoscaler`], [`policies`], [`api`], [`traces`] | checks of what a cluster does to Plaza |
 
 #![expect(clippy::print_stdout, reason = "the list of checks is the program's output")]
 
+mod api;
 mod autoscaler;
 mod images;
 mod install;
@@ -80,13 +82,16 @@ const CHECKS: &[Check] = &[
     check("cluster::c09_policies", "strangers reach the edge and nothing else", |kube| {
         Box::pin(policies::let_nobody_else_in(kube))
     }),
-    check("cluster::c10_traces", "a message is one trace in Jaeger, over pods", |kube| {
+    check("cluster::c10_api", "pods use the API with exactly the chart's rights, and chat without any", |kube| {
+        Box::pin(api::is_used_with_the_charts_rights_and_not_needed(kube))
+    }),
+    check("cluster::c11_traces", "a message is one trace in Jaeger, over pods", |kube| {
         Box::pin(traces::come_to_jaeger(kube))
     }),
-    check("cluster::c11_uninstall", "uninstall leaves nothing behind", |kube| {
+    check("cluster::c12_uninstall", "uninstall leaves nothing behind", |kube| {
         Box::pin(install::uninstall_leaves_nothing(kube))
     }),
-    check("cluster::c12_readme", "the quick start of the README works as it is written", |kube| {
+    check("cluster::c13_readme", "the quick start of the README works as it is written", |kube| {
         Box::pin(readme::installs_as_it_is_written(kube))
     }),
 ];

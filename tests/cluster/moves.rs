@@ -18,13 +18,14 @@ const PARTS: &[(&str, &str)] = &[
 const BACK_MS: u64 = 10_000;
 
 /// A release for traffic, with nothing moving in it, and a swarm that chats through it.
-async fn chatting(kube: &Kube, name: &str, edges: u32) -> Swarm {
+pub(crate) async fn chatting(kube: &Kube, name: &str, edges: u32) -> Swarm {
     release::apply(kube, &["values.yaml", "traffic.yaml"], &["--set", &format!("edge.replicas={edges}")]);
     release::wait_until_still(kube).await;
     Swarm::start(name, release::front(kube), 3)
 }
 
-fn heal(swarm: &mut Swarm, what: &str) {
+/// It is over: everybody is back in time, and every message has its outcome in time.
+pub(crate) fn heal(swarm: &mut Swarm, what: &str) {
     let [back, settled] = swarm.heal();
     println!("  {what}: {back} ms later everybody has everything, {settled} ms later every message its outcome");
     assert!(back <= BACK_MS, "{what}: back after {back} ms");
