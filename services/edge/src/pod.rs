@@ -28,7 +28,7 @@ impl Teller {
     pub fn start(wanted: Kubernetes, shards: &[ShardHandle], shutdown: &Shutdown) -> Self {
         let pod = Pod::of_process();
         if pod.is_none() && (wanted.deletion_cost || wanted.drain_events) {
-            tracing::warn!("POD_NAME is not set: Kubernetes is told nothing of this edge");
+            tracing::warn!("without POD_NAME Kubernetes is told nothing of this edge");
         }
         if let Some(pod) = pod.clone().filter(|_| wanted.deletion_cost) {
             let (shards, stop) = (shards.to_vec(), shutdown.clone());

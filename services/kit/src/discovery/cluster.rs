@@ -107,7 +107,7 @@ async fn by_dns(service: &Service, source: &Source, trusted_until: Instant) {
     loop {
         match resolve(&hosts).await {
             Ok(found) => source.set(found),
-            Err(error) => tracing::debug!(service = %service, error, "DNS does not know the endpoints either"),
+            Err(error) => tracing::debug!(service = %service, error, "the endpoints are not in DNS either"),
         }
         sleep(RESOLVE_INTERVAL).await;
     }
