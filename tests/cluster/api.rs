@@ -2,17 +2,30 @@
 
 use crate::kube::Kube;
 use crate::moves::{chatting, heal};
-use crate::release::{self, NAMESPACE, kubectl, name, pods, settled};
+use crate::release::{self, NAME, NAMESPACE, kubectl, name, pods, settled};
+use serde_json::Value;
 
 /// Who uses the API, and what keeps its pods.
 const USERS: &[(&str, &str)] = &[("edge", "deployment/plaza-edge"), ("session", "deployment/plaza-session")];
 
 /// With the chart's rights no call fails; with the rights taken away every one does, and chat goes on.
 pub(crate) async fn is_used_with_the_charts_rights_and_not_needed(kube: &Kube) {
-    let mut swarm = chatting(kube, "api", 2).await;
+    let mut swarm = chatting(kube, "api", "kubernetesApi.podDeletionCost=true").await;
     let bindings = kubectl(kube, &["get", "rolebindings", "--output=name"]);
     let bindings: Vec<&str> = bindings.split_whitespace().collect();
     assert!(!bindings.is_empty(), "the chart gives rights");
+    kube.wait("a session pod holds the reaper's Lease", || holds_the_lease(kube)).await;
+    kube.wait("an edge with clients costs more than one without", || costs(kube)).await;
+    let what = "rollout restart of edge";
+    swarm.strike(what);
+    let drained = pods(kube, Some("edge"));
+    kubectl(kube, &["rollout", "restart", "deployment/plaza-edge"]);
+    settled(kube, "deployment/plaza-edge");
+    release::wait_until_still(kube).await;
+    heal(&mut swarm, what);
+    for pod in &drained {
+        kube.wait("an Event tells of the drain", || told_of_drain(kube, name(pod))).await;
+    }
     for (component, _) in USERS {
         for pod in pods(kube, Some(component)) {
             assert_eq!(failures(kube, name(&pod)), 0.0, "{} has all the rights that it uses", name(&pod));
@@ -40,6 +53,32 @@ pub(crate) async fn is_used_with_the_charts_rights_and_not_needed(kube: &Kube) {
     println!("{}", swarm.judge());
     release::apply(kube, &["values.yaml", "traffic.yaml"], &[]);
     assert_eq!(kubectl(kube, &["get", "rolebindings", "--output=name"]).split_whitespace().count(), bindings.len());
+}
+
+fn holds_the_lease(kube: &Kube) -> Result<(), String> {
+    let lease = kube.get(&["lease", &format!("{NAME}-reaper"), "--namespace", NAMESPACE]);
+    let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
+    let sessions = pods(kube, Some("session"));
+    let is_one = sessions.iter().any(|pod| holder.starts_with(name(pod)));
+    if is_one { Ok(()) } else { Err(format!("`{holder}` holds it")) }
+}
+
+fn costs(kube: &Kube) -> Result<(), String> {
+    let edges = pods(kube, Some("edge"));
+    let cost = |pod: &Value| pod["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"].clone();
+    let costs: Vec<Value> = edges.iter().map(cost).collect();
+    let is_above_0 =
+        |cost: &Value| cost.as_str().and_then(|cost| cost.parse::<i32>().ok()).is_some_and(|cost| cost > 0);
+    if costs.iter().all(is_above_0) { Ok(()) } else { Err(format!("{costs:?}")) }
+}
+
+fn told_of_drain(kube: &Kube, pod: &str) -> Result<(), String> {
+    let events = kube.get(&["events.events.k8s.io", "--namespace", NAMESPACE]);
+    let events = events["items"].as_array().cloned().unwrap_or_default();
+    let about = events.iter().filter(|event| event["regarding"]["name"] == pod);
+    let reasons: Vec<&str> = about.filter_map(|event| event["reason"].as_str()).collect();
+    let is_told = ["DrainStarted", "DrainCompleted"].iter().all(|reason| reasons.contains(reason));
+    if is_told { Ok(()) } else { Err(format!("{pod}: {reasons:?}")) }
 }
 
 /// Failed calls of the API that a pod counts, of every use.

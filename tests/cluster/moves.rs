@@ -18,8 +18,8 @@ const PARTS: &[(&str, &str)] = &[
 const BACK_MS: u64 = 10_000;
 
 /// A release for traffic, with nothing moving in it, and a swarm that chats through it.
-pub(crate) async fn chatting(kube: &Kube, name: &str, edges: u32) -> Swarm {
-    release::apply(kube, &["values.yaml", "traffic.yaml"], &["--set", &format!("edge.replicas={edges}")]);
+pub(crate) async fn chatting(kube: &Kube, name: &str, values: &str) -> Swarm {
+    release::apply(kube, &["values.yaml", "traffic.yaml"], &["--set", values]);
     release::wait_until_still(kube).await;
     Swarm::start(name, release::front(kube), 3)
 }
@@ -34,7 +34,7 @@ pub(crate) fn heal(swarm: &mut Swarm, what: &str) {
 
 /// 1 -> 3 -> 1 edges.
 pub(crate) async fn scale_edges(kube: &Kube) {
-    let mut swarm = chatting(kube, "scale", 1).await;
+    let mut swarm = chatting(kube, "scale", "edge.replicas=1").await;
     let edge = format!("deployment/{NAME}-edge");
     for replicas in ["3", "1"] {
         let what = format!("edges scaled to {replicas}");
@@ -50,7 +50,7 @@ pub(crate) async fn scale_edges(kube: &Kube) {
 
 /// `kubectl rollout restart` of one part after the other.
 pub(crate) async fn restart_every_part(kube: &Kube) {
-    let mut swarm = chatting(kube, "restart", 2).await;
+    let mut swarm = chatting(kube, "restart", "edge.replicas=2").await;
     for (part, object) in PARTS {
         let what = format!("rollout restart of {part}");
         swarm.strike(&what);
@@ -64,7 +64,7 @@ pub(crate) async fn restart_every_part(kube: &Kube) {
 
 /// `kubectl delete pod --force` of one pod of each part.
 pub(crate) async fn delete_pods_by_force(kube: &Kube) {
-    let mut swarm = chatting(kube, "force", 2).await;
+    let mut swarm = chatting(kube, "force", "edge.replicas=2").await;
     for (part, object) in PARTS {
         let pods = pods(kube, Some(part));
         let pod = name(&pods[0]);
@@ -86,7 +86,7 @@ pub(crate) async fn delete_pods_by_force(kube: &Kube) {
 
 /// An upgrade of every service and the way back, under traffic.
 pub(crate) async fn upgrade_and_roll_back(kube: &Kube) {
-    let mut swarm = chatting(kube, "upgrade", 2).await;
+    let mut swarm = chatting(kube, "upgrade", "edge.replicas=2").await;
     let before = revision(kube);
     swarm.strike("upgrade");
     release::apply(kube, &["values.yaml", "traffic.yaml"], &["--set", "logs.level=debug"]);
