@@ -3,6 +3,7 @@
 use crate::renders::{items, renders};
 use plaza_edge::config as edge;
 use plaza_fanout::config as fanout;
+use plaza_kit::discovery::tls::UPSTREAM_TLS_FLAGS;
 use plaza_kit::grpc::{GRPC_FLAGS, GrpcOptions};
 use plaza_kit::settings::{Flag, Settings};
 use plaza_kit::telemetry::LOG_FLAGS;
@@ -36,7 +37,7 @@ fn accepted(component: &str, tables: &[&'static [Flag]], read: impl Fn(&mut Sett
 
 #[test]
 fn the_edge_accepts_its_settings() {
-    accepted("edge", &[edge::PROCESS_FLAGS, edge::FLAGS, LOG_FLAGS], |settings| {
+    accepted("edge", &[edge::PROCESS_FLAGS, edge::FLAGS, UPSTREAM_TLS_FLAGS, LOG_FLAGS], |settings| {
         edge::Process::from_settings(settings);
         edge::Config::from_settings(settings);
     });
@@ -46,7 +47,7 @@ fn the_edge_accepts_its_settings() {
 fn the_session_service_accepts_its_settings() {
     accepted(
         "session",
-        &[session::LISTEN_FLAGS, session::FLAGS, session::SHARED_FLAGS, GRPC_FLAGS, LOG_FLAGS],
+        &[session::LISTEN_FLAGS, session::FLAGS, session::SHARED_FLAGS, UPSTREAM_TLS_FLAGS, GRPC_FLAGS, LOG_FLAGS],
         |settings| {
             session::Config::from_settings(settings);
             GrpcOptions::from_settings(settings);

@@ -52,6 +52,10 @@ const TABLES: &[(&str, &[Flag])] = &[
     ("The fanout service as a process: `plaza-fanout`", plaza_fanout::config::LISTEN_FLAGS),
     ("The fanout service: `plaza-fanout` and `plaza`", plaza_fanout::config::FLAGS),
     ("gRPC listeners: `plaza-session`, `plaza-fanout` and `plaza`", plaza_kit::grpc::GRPC_FLAGS),
+    (
+        "Calling the services: `plaza-edge`, `plaza-edge check` and `plaza-session`",
+        plaza_kit::discovery::tls::UPSTREAM_TLS_FLAGS,
+    ),
     ("Every program", plaza_kit::telemetry::LOG_FLAGS),
 ];
 

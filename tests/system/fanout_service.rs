@@ -43,7 +43,7 @@ impl Server {
             admin_listener: None,
             metrics: Arc::clone(&metrics),
             readiness: Readiness::new(),
-            grpc: GrpcOptions { reflection: false, tls: None },
+            grpc: GrpcOptions::default(),
             memory: Some(memory),
             local: None,
         };

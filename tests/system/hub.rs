@@ -17,6 +17,7 @@ use plaza_fanout::log::memory::Faults;
 use plaza_fanout::log::{EventLog, Outcome, Publish};
 use plaza_kit::admin::Readiness;
 use plaza_kit::discovery::Targets;
+use plaza_kit::discovery::tls::UPSTREAM_TLS_FLAGS;
 use plaza_kit::grpc::GrpcOptions;
 use plaza_kit::metrics::Metrics;
 use plaza_kit::net;
@@ -106,7 +107,8 @@ impl House {
         let fanout_at = target(&fanout);
         let (metrics, readiness) = (Arc::new(Metrics::new("test", "0")), Readiness::new());
 
-        let tables = [plaza_session::FLAGS, plaza_session::config::SHARED_FLAGS, plaza_fanout::FLAGS, FLAGS];
+        let tables =
+            [plaza_session::FLAGS, plaza_session::config::SHARED_FLAGS, UPSTREAM_TLS_FLAGS, plaza_fanout::FLAGS, FLAGS];
         let mut settings = Settings::from_pairs(&tables, &[]);
         let mut session_config = plaza_session::Config::from_settings(&mut settings);
         session_config.fanout = Some(fanout_at.clone());

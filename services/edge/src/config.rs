@@ -3,6 +3,7 @@
 use crate::accept::address::Proxies;
 use crate::accept::origin::Origins;
 use plaza_kit::discovery::Targets;
+use plaza_kit::discovery::tls::UpstreamTls;
 use plaza_kit::settings::{Flag, Settings};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -279,8 +280,9 @@ pub struct Limits {
 impl Config {
     /// Reads [`FLAGS`] and the upstream targets of [`PROCESS_FLAGS`]. Problems are noted in `settings`.
     pub fn from_settings(settings: &mut Settings) -> Self {
-        let session = targets(settings, "session-addr");
-        let fanout = targets(settings, "fanout-addr");
+        let tls = UpstreamTls::from_settings(settings);
+        let session = targets(settings, "session-addr", &tls);
+        let fanout = targets(settings, "fanout-addr", &tls);
         let name = settings.optional("edge-name");
         let advertise_addr = settings.optional("advertise-addr");
         let kubernetes = Kubernetes {
@@ -345,7 +347,7 @@ impl Config {
 }
 
 /// The targets of a flag. A bad value is noted, and the process ends before anybody is called.
-fn targets(settings: &mut Settings, name: &'static str) -> Targets {
-    let parsed = settings.parsed(name, Targets::parse);
+fn targets(settings: &mut Settings, name: &'static str, tls: &UpstreamTls) -> Targets {
+    let parsed = settings.parsed(name, |text| tls.apply(Targets::parse(text)?));
     parsed.unwrap_or_else(|| Targets::parse("http://127.0.0.1:1").expect("a literal address is well-formed"))
 }

@@ -7,6 +7,7 @@ use plaza_edge::feed::FeedSource;
 use plaza_edge::run::{Parts, run};
 use plaza_edge::upstream::publish::stream::Route;
 use plaza_kit::admin::Readiness;
+use plaza_kit::discovery::tls::UPSTREAM_TLS_FLAGS;
 use plaza_kit::metrics::Metrics;
 use plaza_kit::settings::Settings;
 use plaza_kit::shutdown::Shutdown;
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == "check") {
         return check::main(VERSION);
     }
-    let flags = [PROCESS_FLAGS, FLAGS, telemetry::LOG_FLAGS];
+    let flags = [PROCESS_FLAGS, UPSTREAM_TLS_FLAGS, FLAGS, telemetry::LOG_FLAGS];
     let mut settings = Settings::from_args("plaza-edge", ABOUT, VERSION, &flags);
     telemetry::init(&mut settings);
     let process = Process::from_settings(&mut settings);

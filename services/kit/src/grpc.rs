@@ -53,6 +53,14 @@ pub const GRPC_FLAGS: &[Flag] = &[
         help: "Authorities (PEM) of client certificates; callers without one are refused.",
         section: "gRPC",
     },
+    Flag {
+        name: "max-connection-age",
+        default: Some("5m"),
+        value: "TIME",
+        help: "After this time callers are asked to connect anew, so that new pods get their share; calls under way \
+               end in their own time. 0 (off), or at most 1d",
+        section: "gRPC",
+    },
 ];
 
 /// How a gRPC listener serves.
@@ -62,6 +70,8 @@ pub struct GrpcOptions {
     pub reflection: bool,
     /// Files for TLS; plain text without.
     pub tls: Option<TlsFiles>,
+    /// How long a connection takes new calls, spread by a tenth; zero: for ever.
+    pub max_connection_age: Duration,
 }
 
 /// PEM files of a listener. Read once, when serving begins.
@@ -99,7 +109,8 @@ impl GrpcOptions {
             }
             (None, None) => None,
         };
-        Self { reflection, tls }
+        let max_connection_age = settings.seconds("max-connection-age", 0..=86_400_000);
+        Self { reflection, tls, max_connection_age }
     }
 }
 
@@ -160,6 +171,10 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
+    if !options.max_connection_age.is_zero() {
+        // Spread over the servers. Without a grace time: streams that last would be cut by it.
+        server = server.max_connection_age(options.max_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64()));
+    }
     if let Some(files) = options.tls {
         server = server.tls_config(files.load()?)?;
     }

@@ -108,7 +108,11 @@ impl All {
             session_listen: settings.addr("session-listen"),
             fanout_listen: settings.addr("fanout-listen"),
             admin_listen: settings.addr("admin-listen"),
-            grpc: GrpcOptions { reflection: settings.switch("reflection"), tls: None },
+            grpc: GrpcOptions {
+                reflection: settings.switch("reflection"),
+                max_connection_age: settings.seconds("max-connection-age", 0..=86_400_000),
+                tls: None,
+            },
             edge: plaza_edge::config::Config::of_flags(settings, later.clone(), later, None, None),
             session: plaza_session::Config::of_flags(settings, None),
             fanout: plaza_fanout::Config::from_settings(settings),

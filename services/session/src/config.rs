@@ -2,6 +2,7 @@
 
 use crate::store::redis::check_url;
 use plaza_kit::discovery::Targets;
+use plaza_kit::discovery::tls::UpstreamTls;
 use plaza_kit::settings::{Flag, Settings};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -113,13 +114,8 @@ pub struct Config {
 impl Config {
     /// Reads [`FLAGS`] and [`SHARED_FLAGS`].
     pub fn from_settings(settings: &mut Settings) -> Self {
-        let fanout = settings.optional("fanout-addr").and_then(|addr| match Targets::parse(&addr) {
-            Ok(targets) => Some(targets),
-            Err(message) => {
-                settings.problem("fanout-addr", message);
-                None
-            }
-        });
+        let tls = UpstreamTls::from_settings(settings);
+        let fanout = settings.parsed("fanout-addr", |text| tls.apply(Targets::parse(text)?));
         Self { reaper_lease: settings.optional("reaper-lease"), ..Self::of_flags(settings, fanout) }
     }
 

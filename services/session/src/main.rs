@@ -1,6 +1,7 @@
 //! `plaza-session`: sessions, usernames and presence as a process of their own.
 
 use plaza_kit::admin::Readiness;
+use plaza_kit::discovery::tls::UPSTREAM_TLS_FLAGS;
 use plaza_kit::grpc::{GRPC_FLAGS, GrpcOptions};
 use plaza_kit::metrics::Metrics;
 use plaza_kit::settings::Settings;
@@ -19,7 +20,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const DRAIN: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let tables = [LISTEN_FLAGS, FLAGS, SHARED_FLAGS, GRPC_FLAGS, LOG_FLAGS];
+    let tables = [LISTEN_FLAGS, FLAGS, SHARED_FLAGS, UPSTREAM_TLS_FLAGS, GRPC_FLAGS, LOG_FLAGS];
     let mut settings = Settings::from_args("plaza-session", ABOUT, VERSION, &tables);
     telemetry::init(&mut settings);
     let listen = Listen::from_settings(&mut settings);

@@ -11,6 +11,7 @@ mod sockets;
 mod steps;
 
 use plaza_kit::discovery::Targets;
+use plaza_kit::discovery::tls::{UPSTREAM_TLS_FLAGS, UpstreamTls};
 use plaza_kit::settings::{Flag, Settings};
 use plaza_proto::ids::RoomName;
 use std::io::Write;
@@ -67,7 +68,8 @@ struct Config {
 
 impl Config {
     fn from_settings(settings: &mut Settings) -> Self {
-        let session = settings.parsed("session-addr", Targets::parse);
+        let tls = UpstreamTls::from_settings(settings);
+        let session = settings.parsed("session-addr", |text| tls.apply(Targets::parse(text)?));
         Self {
             edge: settings.parsed("url", host_and_port).unwrap_or_default(),
             session: session
@@ -84,7 +86,7 @@ impl Config {
 /// # Panics
 /// Inside of a tokio runtime.
 pub fn main(version: &'static str) -> ExitCode {
-    let mut settings = Settings::from_args("plaza-edge check", ABOUT, version, &[FLAGS]);
+    let mut settings = Settings::from_args("plaza-edge check", ABOUT, version, &[FLAGS, UPSTREAM_TLS_FLAGS]);
     let config = Config::from_settings(&mut settings);
     if let Err(error) = RoomName::parse(&config.room) {
         settings.problem("room", error);

@@ -109,7 +109,8 @@ pub fn start(
     let Ends { requests, outlets, feed, publish } = ends;
     match publish {
         Route::Endpoints => {
-            upstream.spawn("publish streams", stream::keep(config.fanout.endpoints(upstream), context.clone()));
+            let endpoints = config.fanout.endpoints(upstream);
+            upstream.spawn("publish streams", stream::keep(config.fanout.clone(), endpoints, context.clone()));
         }
         Route::Local(service) => {
             upstream.spawn("publishing", stream::here(service, context.clone()));
@@ -124,7 +125,7 @@ pub fn start(
         session: SessionLink::start(
             config.name.clone(),
             advertise_addr,
-            config.session.endpoints(upstream),
+            &config.session,
             registration.clone(),
             context,
         ),

@@ -1,21 +1,22 @@
 //! The replicas of a service, of which one at a time is used: the link that calls in order needs no more,
 //! and a call that finds its replica away is made again at another one, never at the same.
 
-use plaza_kit::discovery::endpoint;
+use plaza_kit::discovery::Targets;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Uri};
 
 /// All replicas, and the one in use.
 #[derive(Debug)]
 pub(super) struct Replicas {
+    targets: Targets,
     endpoints: watch::Receiver<Vec<Uri>>,
     used: Option<(Uri, Channel)>,
 }
 
 impl Replicas {
-    /// The replicas behind these endpoints, as the list changes.
-    pub(super) fn new(endpoints: watch::Receiver<Vec<Uri>>) -> Self {
-        Self { endpoints, used: None }
+    /// The replicas behind these endpoints of the targets, as the list changes.
+    pub(super) fn new(targets: Targets, endpoints: watch::Receiver<Vec<Uri>>) -> Self {
+        Self { targets, endpoints, used: None }
     }
 
     /// A channel to the replica in use; it connects with the first call. Any replica at first, so that edges
@@ -49,7 +50,7 @@ impl Replicas {
     }
 
     fn take(&mut self, uri: &Uri) -> Channel {
-        let channel = endpoint(uri).connect_lazy();
+        let channel = self.targets.endpoint(uri).connect_lazy();
         self.used = Some((uri.clone(), channel.clone()));
         channel
     }
@@ -70,7 +71,7 @@ mod tests {
     #[tokio::test]
     async fn one_replica_is_used_until_it_is_away_or_gone() {
         let (sender, receiver) = watch::channel(uris(&["a", "b"]));
-        let mut replicas = Replicas::new(receiver);
+        let mut replicas = Replicas::new(Targets::parse("http://a:1").expect("an address"), receiver);
         replicas.channel().await;
         let first = used(&replicas);
         replicas.channel().await;

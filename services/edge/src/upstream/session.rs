@@ -11,6 +11,7 @@ use super::registration::{Registration, SharedKey};
 use super::replicas::Replicas;
 use super::{Backoff, CALL, Context, Outcome};
 use crate::trace::TRACER;
+use plaza_kit::discovery::Targets;
 use plaza_kit::grpc::within;
 use plaza_kit::trace::layer::ClientSpan;
 use plaza_kit::trace::{SpanContext, SpanKind};
@@ -25,9 +26,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tonic::transport::Uri;
 
 /// The call that applies operations.
 const APPLY: &str = "plaza.session.v1.EdgeLeaseService/Apply";
@@ -105,7 +105,7 @@ impl SessionLink {
     pub fn start(
         edge: String,
         advertise_addr: String,
-        endpoints: watch::Receiver<Vec<Uri>>,
+        session: &Targets,
         registration: Registration,
         context: Context,
     ) -> Self {
@@ -114,7 +114,7 @@ impl SessionLink {
         let connections = Arc::new(AtomicU32::new(0));
         let shutdown = context.shutdown.clone();
         let lease = Lease {
-            replicas: Replicas::new(endpoints),
+            replicas: Replicas::new(session.clone(), session.endpoints(&context.shutdown)),
             edge,
             advertise_addr,
             registration,

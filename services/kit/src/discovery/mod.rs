@@ -10,6 +10,7 @@ mod slices;
 mod target;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tonic::transport::channel::Change;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 
 use crate::kubernetes::Cluster;
 use crate::shutdown::Shutdown;
@@ -49,8 +50,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where a service is to be found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Targets(Vec<Target>);
+#[derive(Clone, Debug)]
+pub struct Targets {
+    list: Vec<Target>,
+    /// `None`: plain text.
+    tls: Option<ClientTlsConfig>,
+}
 
 impl Targets {
     /// Parses `http://host:port` or `kubernetes:///service:port`, or several separated by commas.
@@ -60,7 +65,7 @@ impl Targets {
     pub fn parse(text: &str) -> Result<Self, String> {
         let targets: Vec<_> = text.split(',').map(|item| Target::parse(item.trim())).collect::<Result<_, _>>()?;
         match targets.len() {
-            0..=MOST_TARGETS => Ok(Self(targets)),
+            0..=MOST_TARGETS => Ok(Self { list: targets, tls: None }),
             count => Err(format!("has {count} addresses, at most {MOST_TARGETS} are allowed; use a DNS name")),
         }
     }
@@ -77,7 +82,7 @@ impl Targets {
     pub fn channel(&self, shutdown: &Shutdown) -> Channel {
         let (channel, changes) = Channel::balance_channel::<SocketAddr>(MOST_ENDPOINTS);
         let mut addresses = self.addresses(shutdown);
-        let drained = shutdown.drained();
+        let (drained, targets) = (shutdown.drained(), self.clone());
         shutdown.spawn_last("balance", async move {
             let mut used = BTreeSet::new();
             // A static list has no sender any more: its set never changes.
@@ -89,7 +94,7 @@ impl Targets {
                     let _ = changes.send(Change::Remove(*gone)).await;
                 }
                 for new in current.difference(&used) {
-                    let _ = changes.send(Change::Insert(*new, endpoint(&uri(*new)))).await;
+                    let _ = changes.send(Change::Insert(*new, targets.endpoint(&targets.uri(*new)))).await;
                 }
                 if !used.is_empty() && used != current {
                     tracing::info!(used = ?current, known = known.len(), "endpoints in use changed");
@@ -107,13 +112,16 @@ impl Targets {
     }
 
     /// Every endpoint as it is known now, for one stream per endpoint. Empty until the first
-    /// look-up has succeeded; a failed look-up keeps what was known. Connect with [`endpoint`].
+    /// look-up has succeeded; a failed look-up keeps what was known. Connect with
+    /// [`endpoint`](Self::endpoint).
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn endpoints(&self, shutdown: &Shutdown) -> watch::Receiver<Vec<Uri>> {
         let mut addresses = self.addresses(shutdown);
-        let as_uris = |addresses: &BTreeSet<SocketAddr>| addresses.iter().copied().map(uri).collect::<Vec<_>>();
+        let targets = self.clone();
+        let as_uris =
+            move |addresses: &BTreeSet<SocketAddr>| addresses.iter().map(|addr| targets.uri(*addr)).collect::<Vec<_>>();
         let (sender, receiver) = watch::channel(as_uris(&addresses.borrow_and_update()));
         shutdown.spawn_last("endpoints", async move {
             while addresses.changed().await.is_ok() {
@@ -123,10 +131,30 @@ impl Targets {
         receiver
     }
 
+    /// An endpoint with the time-outs of this module and these targets' TLS, for a connection of the caller's own.
+    pub fn endpoint(&self, uri: &Uri) -> Endpoint {
+        let endpoint = Endpoint::from(uri.clone())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true);
+        match &self.tls {
+            None => endpoint,
+            // The settings have tried the same files; without TLS every call to https:// would fail.
+            Some(tls) => endpoint.clone().tls_config(tls.clone()).unwrap_or(endpoint),
+        }
+    }
+
+    fn uri(&self, addr: SocketAddr) -> Uri {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        Uri::try_from(format!("{scheme}://{addr}")).expect("a socket address is a valid authority")
+    }
+
     /// The addresses behind all targets, kept current until the drain has ended.
     fn addresses(&self, shutdown: &Shutdown) -> watch::Receiver<BTreeSet<SocketAddr>> {
         let (mut literal, mut named, mut services) = (BTreeSet::new(), Vec::new(), Vec::new());
-        for target in &self.0 {
+        for target in &self.list {
             match target {
                 Target::Host(host) => match host.literal() {
                     Some(address) => drop(literal.insert(address)),
@@ -182,20 +210,6 @@ async fn keep_resolving(hosts: &[Host], source: &Source) {
         // Spread, so that many processes do not ask at once.
         tokio::time::sleep(wait.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
     }
-}
-
-/// An endpoint with the time-outs of this module, for a connection of the caller's own.
-pub fn endpoint(uri: &Uri) -> Endpoint {
-    Endpoint::from(uri.clone())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-}
-
-fn uri(addr: SocketAddr) -> Uri {
-    Uri::try_from(format!("http://{addr}")).expect("a socket address is a valid authority")
 }
 
 /// Those of the addresses that accept connections; all of them when none does, so that calls end

@@ -26,6 +26,7 @@ pub(super) enum Target {
 pub(super) struct Host {
     pub(super) host: String,
     pub(super) port: u16,
+    pub(super) tls: bool,
 }
 
 /// A Service whose pods are called one by one.
@@ -47,6 +48,14 @@ pub(super) enum Port {
 }
 
 impl Target {
+    /// The name that a certificate must be for.
+    pub(super) fn tls_name(&self) -> String {
+        match self {
+            Self::Host(host) => host.host.clone(),
+            Self::Service(service) => service.tls_name(),
+        }
+    }
+
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if text.starts_with("kubernetes:") {
             return Service::parse(text).map(Self::Service);
@@ -59,8 +68,9 @@ impl Host {
     fn parse(text: &str) -> Result<Self, String> {
         let example = "write http://host:port, such as http://127.0.0.1:50051";
         let uri: Uri = text.parse().map_err(|_| format!("`{text}` is not an address; {example}"))?;
-        if uri.scheme() != Some(&Scheme::HTTP) {
-            return Err(format!("`{text}` does not begin with http://; {example}"));
+        let tls = uri.scheme() == Some(&Scheme::HTTPS);
+        if !tls && uri.scheme() != Some(&Scheme::HTTP) {
+            return Err(format!("`{text}` does not begin with http:// or https://; {example}"));
         }
         let authority = uri.authority().map_or("", Authority::as_str);
         if authority.contains('@') || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
@@ -69,7 +79,7 @@ impl Host {
         let (Some(host), Some(port)) = (uri.host(), uri.port_u16()) else {
             return Err(format!("`{text}` has no port; {example}"));
         };
-        Ok(Self { host: host.trim_matches(['[', ']']).to_owned(), port })
+        Ok(Self { host: host.trim_matches(['[', ']']).to_owned(), port, tls })
     }
 
     /// The address, when the host is one and not a name.
@@ -104,6 +114,14 @@ impl Service {
         Ok(Self { name: name.to_owned(), namespace: namespace.map(str::to_owned), port })
     }
 
+    /// The name in the certificate of its pods: as far as it was written, and `.svc` behind a namespace.
+    fn tls_name(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{}.{namespace}.svc", self.name),
+            None => self.name.clone(),
+        }
+    }
+
     /// What DNS knows of the pods; nothing by a port's name.
     pub(super) fn by_dns(&self) -> Option<Host> {
         let Port::Number(port) = self.port else { return None };
@@ -111,7 +129,7 @@ impl Service {
             Some(namespace) => format!("{}.{namespace}", self.name),
             None => self.name.clone(),
         };
-        Some(Host { host, port })
+        Some(Host { host, port, tls: false })
     }
 }
 
@@ -159,7 +177,7 @@ mod tests {
     fn wrong_targets_say_what_is_right() {
         for (text, part) in [
             ("localhost:50051", "http://"),
-            ("https://host:1", "does not begin with http://"),
+            ("ftp://host:1", "does not begin with http:// or https://"),
             ("http://host", "has no port"),
             ("http://host:1/path", "more than a host and a port"),
             ("http://user@host:1", "more than a host and a port"),

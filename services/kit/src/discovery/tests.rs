@@ -7,15 +7,20 @@ use tonic::service::Routes;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
+use super::tls::{UPSTREAM_TLS_FLAGS, UpstreamTls};
 use super::*;
-use crate::grpc::{self, GrpcOptions};
+use crate::grpc::{self, GrpcOptions, TlsFiles};
 use crate::kubernetes::fake::FakeApi;
+use crate::settings::Settings;
 
 /// A server of health alone, with its own shutdown.
 fn start() -> (SocketAddr, Shutdown) {
+    start_with(GrpcOptions { reflection: true, ..GrpcOptions::default() })
+}
+
+fn start_with(options: GrpcOptions) -> (SocketAddr, Shutdown) {
     let listener = crate::net::bind((Ipv4Addr::LOCALHOST, 0).into(), "listen").unwrap();
     let (addr, shutdown) = (listener.local_addr().unwrap(), Shutdown::new());
-    let options = GrpcOptions { reflection: true, tls: None };
     let calls = crate::metrics::Metrics::new("test", "0").served_calls();
     let serving = grpc::serve(listener, Routes::default(), &["test.Service"], options, calls, shutdown.clone());
     shutdown.spawn("server", async move { serving.await.unwrap() });
@@ -175,4 +180,84 @@ async fn without_any_api_dns_says_where_the_pods_are() {
     });
     let found = receiver.wait_for(|known| known.contains(&"127.0.0.1:50051".parse().unwrap()));
     tokio::time::timeout(Duration::from_secs(10), found).await.unwrap().unwrap();
+}
+
+/// Certificates of one authority, made anew: `ca.pem`, and by name `NAME.pem` with `NAME.key`.
+fn certificates(folder: &std::path::Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let openssl = |arguments: &str| {
+        let output = std::process::Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output();
+        let output = output.expect("openssl is installed, as scripts/tools sees to");
+        assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
+    openssl(&format!("req -x509 {key} -subj /CN=ca -keyout ca.key -out ca.pem"));
+    for name in ["session", "client"] {
+        let host =
+            format!("-addext subjectAltName=DNS:localhost,DNS:{name}.chat.svc -addext basicConstraints=CA:FALSE");
+        openssl(&format!(
+            "req -x509 {key} -subj /CN={name} {host} -CA ca.pem -CAkey ca.key -keyout {name}.key -out {name}.pem"
+        ));
+    }
+}
+
+#[tokio::test]
+async fn calls_go_by_tls_with_certificates_of_both_sides_and_not_without() {
+    let folder = std::env::temp_dir().join(format!("plaza-tls-{}", std::process::id()));
+    certificates(&folder);
+    let file = |name: &str| folder.join(name);
+    let text = |name: &str| file(name).to_str().unwrap().to_owned();
+    let files = TlsFiles { cert: file("session.pem"), key: file("session.key"), client_ca: Some(file("ca.pem")) };
+    let (addr, server) = start_with(GrpcOptions { tls: Some(files), ..GrpcOptions::default() });
+    let own = [("upstream-cert", text("client.pem")), ("upstream-key", text("client.key"))];
+    let called = async |pairs: &[(&str, String)]| {
+        let pairs: Vec<_> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut settings = Settings::from_pairs(&[UPSTREAM_TLS_FLAGS], &pairs);
+        let tls = UpstreamTls::from_settings(&mut settings);
+        settings.finish().unwrap();
+        let targets = Targets::parse(&format!("https://localhost:{}", addr.port())).unwrap();
+        let client = Shutdown::new();
+        let mut health = HealthClient::new(tls.apply(targets).unwrap().channel(&client));
+        tokio::time::timeout(Duration::from_secs(5), check(&mut health)).await.map_err(|_| ())
+    };
+    let ca = ("upstream-ca", text("ca.pem"));
+    let both = [ca.clone(), own[0].clone(), own[1].clone()];
+    assert_eq!(called(&both).await.unwrap().unwrap(), ServingStatus::Serving);
+    assert!(!matches!(called(&[ca]).await, Ok(Ok(_))), "the server asks for a certificate");
+    let stranger = ("upstream-ca", text("client.pem"));
+    assert!(!matches!(called(&[stranger, own[0].clone(), own[1].clone()]).await, Ok(Ok(_))), "of another authority");
+    server.begin();
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn wrong_tls_settings_say_what_is_right() {
+    let tls = UpstreamTls::default();
+    let problem = tls.apply(Targets::parse("https://session:1").unwrap()).unwrap_err();
+    assert!(problem.contains("needs --upstream-ca"), "{problem}");
+    for (pairs, part) in [
+        (&[("upstream-ca", "/nowhere")][..], "cannot be read"),
+        (&[("upstream-cert", "/dev/null")], "--upstream-key: is needed"),
+        (&[("upstream-key", "/dev/null")], "--upstream-cert: is needed"),
+        (&[("upstream-cert", "/dev/null"), ("upstream-key", "/dev/null")], "--upstream-ca: is needed"),
+    ] {
+        let mut settings = Settings::from_pairs(&[UPSTREAM_TLS_FLAGS], pairs);
+        UpstreamTls::from_settings(&mut settings);
+        let problems = settings.finish().unwrap_err().to_string();
+        assert!(problems.contains(part), "{pairs:?}: {problems}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_old_is_made_anew_and_no_call_fails() {
+    let (addr, server) =
+        start_with(GrpcOptions { max_connection_age: Duration::from_millis(50), ..GrpcOptions::default() });
+    let client = Shutdown::new();
+    let mut health = HealthClient::new(Targets::parse(&format!("http://{addr}")).unwrap().channel(&client));
+    for _ in 0..100 {
+        assert_eq!(check(&mut health).await.unwrap(), ServingStatus::Serving);
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    client.begin();
+    server.begin();
 }

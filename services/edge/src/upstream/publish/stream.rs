@@ -5,6 +5,7 @@ use super::{LinkEvent, Shared};
 use crate::upstream::{Backoff, Context, Outcome};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, Stream, StreamExt};
+use plaza_kit::discovery::Targets;
 use plaza_proto::fanout::PublishResults;
 use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
 use std::collections::HashMap;
@@ -58,8 +59,8 @@ pub async fn here(service: BoxFuture<'static, Option<Local>>, context: Context) 
     }
 }
 
-/// Keeps a stream to each endpoint, as the list changes.
-pub async fn keep(mut endpoints: watch::Receiver<Vec<Uri>>, context: Context) {
+/// Keeps a stream to each endpoint of `fanout`, as the list changes.
+pub async fn keep(fanout: Targets, mut endpoints: watch::Receiver<Vec<Uri>>, context: Context) {
     let numbers = Arc::new(AtomicU64::new(1));
     let mut kept: HashMap<Uri, CancellationToken> = HashMap::new();
     loop {
@@ -75,7 +76,9 @@ pub async fn keep(mut endpoints: watch::Receiver<Vec<Uri>>, context: Context) {
             if !kept.contains_key(&uri) {
                 let token = context.shutdown.token().child_token();
                 kept.insert(uri.clone(), token.clone());
-                context.shutdown.spawn("publish stream", one(uri, token, numbers.clone(), context.clone()));
+                context
+                    .shutdown
+                    .spawn("publish stream", one(fanout.endpoint(&uri), token, numbers.clone(), context.clone()));
             }
         }
         tokio::select! {
@@ -86,21 +89,21 @@ pub async fn keep(mut endpoints: watch::Receiver<Vec<Uri>>, context: Context) {
 }
 
 /// Opens the stream to one endpoint again and again.
-async fn one(uri: Uri, token: CancellationToken, numbers: Arc<AtomicU64>, context: Context) {
+async fn one(endpoint: Endpoint, token: CancellationToken, numbers: Arc<AtomicU64>, context: Context) {
     let mut backoff = Backoff::new();
     let mut said = false;
     while !token.is_cancelled() {
         let number = numbers.fetch_add(1, Ordering::Relaxed);
         tokio::select! {
-            result = session(&uri, number, &context) => match result {
+            result = session(&endpoint, number, &context) => match result {
                 Ok(()) => {
                     backoff = Backoff::new();
                     said = false;
-                    tracing::info!(endpoint = %uri, "publish stream ended");
+                    tracing::info!(endpoint = %endpoint.uri(), "publish stream ended");
                 }
                 Err(status) if !said => {
                     said = true;
-                    tracing::warn!(endpoint = %uri, error = %status, "fanout cannot be reached; trying again");
+                    tracing::warn!(endpoint = %endpoint.uri(), error = %status, "fanout cannot be reached; trying again");
                 }
                 Err(_) => {}
             },
@@ -118,18 +121,15 @@ async fn one(uri: Uri, token: CancellationToken, numbers: Arc<AtomicU64>, contex
 }
 
 /// One stream from its opening to its end. `Ok`: it was open.
-async fn session(uri: &Uri, number: u64, context: &Context) -> Result<(), tonic::Status> {
-    let endpoint = Endpoint::from(uri.clone())
-        .connect_timeout(Duration::from_secs(2))
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(3))
-        .keep_alive_timeout(Duration::from_secs(4))
-        .keep_alive_while_idle(true);
+async fn session(endpoint: &Endpoint, number: u64, context: &Context) -> Result<(), tonic::Status> {
+    // A publish waits for its stream, so a dead one is found sooner than other connections.
+    let endpoint =
+        endpoint.clone().http2_keep_alive_interval(Duration::from_secs(3)).keep_alive_timeout(Duration::from_secs(4));
     let channel = endpoint.connect().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
     let (batches, outbound) = mpsc::channel(BATCHES);
     let mut client = FanoutServiceClient::new(channel);
     let results = client.publish_stream(counted(outbound, context).map(Into::into)).await?.into_inner();
-    tracing::info!(endpoint = %uri, "publish stream open");
+    tracing::info!(endpoint = %endpoint.uri(), "publish stream open");
     let _broken = pump(number, batches, results.boxed(), context).await;
     Ok(())
 }
@@ -174,7 +174,8 @@ mod tests {
         let shutdown = Shutdown::new();
         let context = Context { outcomes, shutdown: shutdown.clone(), metrics };
         let (list, endpoints) = watch::channel(vec![uri]);
-        shutdown.spawn("publish streams", keep(endpoints, context));
+        let fanout = Targets::parse("http://127.0.0.1:1").expect("a literal address is well-formed");
+        shutdown.spawn("publish streams", keep(fanout, endpoints, context));
         let (pod, _) = tokio::task::spawn_blocking(move || silent.accept()).await.expect("it ends").expect("a call");
         list.send(Vec::new()).expect("somebody listens");
         let heard = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.expect("in time");
