@@ -5,6 +5,7 @@
 mod check;
 mod clients;
 mod docs;
+mod drain;
 mod fanout_cases;
 mod fanout_log;
 mod fanout_service;

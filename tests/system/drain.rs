@@ -1,0 +1,77 @@
+//! The end of an edge, seen from outside: what load balancers, clients and the kubelet are told.
+
+use crate::relay::{request, send};
+use futures_util::StreamExt;
+use plaza_tests::cluster::{Cluster, http_get};
+use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
+use tokio::task::JoinSet;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+const CLIENTS: usize = 60;
+const WINDOW: Duration = Duration::from_secs(3);
+
+/// The close code of a socket, and when it came.
+async fn closed(url: String) -> impl Future<Output = (u16, Instant)> {
+    let (mut ws, _) = connect_async(url).await.expect("upgraded");
+    async move {
+        loop {
+            match ws.next().await {
+                Some(Ok(Message::Close(Some(frame)))) => return (frame.code.into(), Instant::now()),
+                Some(Ok(Message::Close(None)) | Err(_)) | None => return (0, Instant::now()),
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_edge_turns_new_sockets_away_and_lets_the_old_ones_go_evenly() {
+    // It is told to speak to an API that is not there, which must not hold it up.
+    let args = ["--drain-window", "3s", "--drain-events", "--pod-deletion-cost"];
+    let envs = vec![("POD_NAME", "edge-0".to_owned()), ("KUBECONFIG", "/nowhere".to_owned())];
+    let mut cluster = Cluster::start_in(1, &args, envs).await;
+    let (edge, admin) = (cluster.edges[0].addr, cluster.edges[0].admin);
+    let url = format!("ws://{edge}/socket.io/?EIO=4&transport=websocket");
+    let mut sockets = JoinSet::new();
+    for _ in 0..CLIENTS {
+        sockets.spawn(closed(url.clone()).await);
+    }
+    let begin = Instant::now();
+    cluster.edges[0].process.signal("TERM");
+    cluster.edges[0].process.wait_log("the drain", |log| log.contains("closing connections").then_some(())).await;
+
+    let (ready, body) = request(admin, "GET", "/readyz", &[], "").await;
+    assert!(ready == 503 && body.contains("draining"), "{ready}: {body}");
+    assert_eq!(request(edge, "GET", "/healthz", &[], "").await.0, 503, "load balancers send nobody");
+    let mut answer = String::new();
+    let polling = send(edge, "GET", "/socket.io/?EIO=4&transport=polling", &[], "");
+    polling.await.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    let after = answer.lines().find_map(|line| line.strip_prefix("retry-after: ")).and_then(|text| text.parse().ok());
+    assert!(after.is_some_and(|seconds: u8| (1..=15).contains(&seconds)), "{answer}");
+    for path in ["/socket.io/?EIO=4&transport=websocket", "/ws"] {
+        let Err(Error::Http(refused)) = connect_async(format!("ws://{edge}{path}")).await else { panic!("no 101") };
+        assert_eq!(refused.status(), 503, "{path}");
+    }
+
+    let mut closes = Vec::new();
+    while closes.len() < CLIENTS {
+        let live = http_get(admin, "/livez").await;
+        while let Some(close) = sockets.try_join_next() {
+            closes.push(close.expect("it does not panic"));
+        }
+        // While a socket is open the edge is alive, and says so.
+        let lives = live.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"));
+        assert!(lives || closes.len() == CLIENTS, "liveness failed in the drain");
+        assert!(begin.elapsed() < Duration::from_secs(60), "{} of {CLIENTS} are closed", closes.len());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let codes: Vec<_> = closes.iter().map(|(code, _)| *code).collect();
+    assert!(codes.iter().all(|code| *code == 1012), "{codes:?}");
+    let (first, last) = (closes.iter().map(|c| c.1).min(), closes.iter().map(|c| c.1).max());
+    let spread = last.expect("some").duration_since(first.expect("some"));
+    assert!(spread > WINDOW / 3, "{CLIENTS} sockets were closed within {spread:?}");
+    assert!(cluster.edges[0].process.wait().await.success());
+}
