@@ -185,6 +185,9 @@ impl Polling {
     /// left and the slot is [`Verdict::Free`]; else a GET in the next 30 s hears of it.
     pub fn close(&mut self, cause: Cause, now: Millis) -> Verdict {
         let last = if cause == Cause::Client { NOOP } else { CLOSE };
+        if matches!(cause, Cause::Slow | Cause::Drain | Cause::Reset | Cause::Unavailable) {
+            self.leave_events_to_the_next_session();
+        }
         if let Some(get) = self.get.take() {
             self.packets.push_back(last);
             let _gone = get.send(PollAnswer::Packets(self.take_packets()));
@@ -196,6 +199,16 @@ impl Polling {
         self.packets.push_back(last);
         self.linger_until = Some(now + LINGER_MS);
         Verdict::Continue
+    }
+
+    /// The stock client handles a close before the events of the same body: it keeps those for its next
+    /// connection and does not count them in its offset, so a session that continues from there would bring
+    /// them twice. Acknowledgements it takes at any time.
+    fn leave_events_to_the_next_session(&mut self) {
+        self.packets.retain(|packet| match packet {
+            Packet::Text(text) => !text.starts_with(b"42") && !text.starts_with(b"45"),
+            Packet::Binary(_) => false,
+        });
     }
 
     /// The closed session is forgotten at this time.
@@ -406,6 +419,20 @@ mod tests {
         assert_eq!(verdict, Verdict::Free);
         assert_eq!(packets(&mut last), Some(vec![text("41"), CLOSE]));
         assert_eq!(Polling::default().close(Cause::PingTimeout, 0), Verdict::Free);
+    }
+
+    #[test]
+    fn r10_a_session_that_may_continue_ends_without_events_in_the_body_of_its_close() {
+        for (cause, kept) in [(Cause::Slow, false), (Cause::Drain, false), (Cause::Kicked, true)] {
+            let mut polling = Polling::default();
+            for packet in [text("42[1]"), text("431[]"), text("451-[1]"), Packet::Binary(Bytes::from_static(b"a"))] {
+                polling.send(packet).expect("room");
+            }
+            assert_eq!(polling.close(cause, 0), Verdict::Continue);
+            let body = packets(&mut get(&mut polling).1).expect("a body");
+            let all = [text("42[1]"), text("431[]"), text("451-[1]"), Packet::Binary(Bytes::from_static(b"a")), CLOSE];
+            assert_eq!(body, if kept { all.to_vec() } else { vec![text("431[]"), CLOSE] }, "{cause:?}");
+        }
     }
 
     #[test]
