@@ -33,10 +33,10 @@ async fn a_stopping_edge_turns_new_sockets_away_and_lets_the_old_ones_go_evenly(
     let envs = vec![("POD_NAME", "edge-0".to_owned()), ("KUBECONFIG", "/nowhere".to_owned())];
     let mut cluster = Cluster::start_in(1, &args, envs).await;
     let (edge, admin) = (cluster.edges[0].addr, cluster.edges[0].admin);
-    let url = format!("ws://{edge}/socket.io/?EIO=4&transport=websocket");
     let mut sockets = JoinSet::new();
-    for _ in 0..CLIENTS {
-        sockets.spawn(closed(url.clone()).await);
+    for n in 0..CLIENTS {
+        let path = if n % 2 == 0 { "/ws" } else { "/socket.io/?EIO=4&transport=websocket" };
+        sockets.spawn(closed(format!("ws://{edge}{path}")).await);
     }
     let begin = Instant::now();
     cluster.edges[0].process.signal("TERM");
@@ -68,8 +68,10 @@ async fn a_stopping_edge_turns_new_sockets_away_and_lets_the_old_ones_go_evenly(
         assert!(begin.elapsed() < Duration::from_secs(60), "{} of {CLIENTS} are closed", closes.len());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let codes: Vec<_> = closes.iter().map(|(code, _)| *code).collect();
-    assert!(codes.iter().all(|code| *code == 1012), "{codes:?}");
+    // Engine.IO ends without a code: its client comes back by itself.
+    let restarts = closes.iter().filter(|(code, _)| *code == 1012).count();
+    let silent = closes.iter().filter(|(code, _)| *code == 0).count();
+    assert_eq!((restarts, silent), (CLIENTS / 2, CLIENTS / 2));
     let (first, last) = (closes.iter().map(|c| c.1).min(), closes.iter().map(|c| c.1).max());
     let spread = last.expect("some").duration_since(first.expect("some"));
     assert!(spread > WINDOW / 3, "{CLIENTS} sockets were closed within {spread:?}");

@@ -589,6 +589,12 @@ async fn rings_of_100_000_rooms_share_one_budget() {
         }
         most = most.max(house.gauge("plaza_feed_cache_bytes"));
     }
+    // It is told once a second.
+    let end = tokio::time::Instant::now() + SOON;
+    while most <= BUDGET / 2 && tokio::time::Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        most = most.max(house.gauge("plaza_feed_cache_bytes"));
+    }
     assert!(most <= BUDGET, "{most} bytes");
     // Without a bound it would be more than the texts.
     assert!(most > BUDGET / 2 && (CONNECTIONS * ROOMS_EACH) as usize * text.len() > BUDGET, "{most} bytes");
