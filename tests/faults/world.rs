@@ -10,6 +10,7 @@ use plaza_tests::proxy::Proxy;
 use plaza_tests::redis::RedisServer;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 /// One service that can end and come back.
@@ -72,12 +73,21 @@ impl Node {
         admin
     }
 
-    /// Whether it has ended: as a failpoint ends it, or because its drain was over before that.
+    /// Whether it has ended as a failpoint ends it.
     pub(crate) fn has_aborted(&mut self) -> bool {
         use std::os::unix::process::ExitStatusExt;
-        let Some(mut service) = self.service.take() else { return true };
         // 6 is SIGABRT.
-        if service.process.status().is_some_and(|status| status.signal() == Some(6) || status.success()) {
+        self.has_ended(|status| status.signal() == Some(6))
+    }
+
+    /// Whether it has ended by itself, and well.
+    pub(crate) fn has_left(&mut self) -> bool {
+        self.has_ended(|status| status.success())
+    }
+
+    fn has_ended(&mut self, so: impl Fn(ExitStatus) -> bool) -> bool {
+        let Some(mut service) = self.service.take() else { return true };
+        if service.process.status().is_some_and(so) {
             self.ended += 1;
             self.keep_log(&service);
             self.front.target(None);
@@ -98,19 +108,6 @@ impl Node {
         let text = http_get(service.admin, "/metrics").await.unwrap_or_default();
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
         value.unwrap_or(0)
-    }
-
-    /// Whether it has ended by itself, and well.
-    pub(crate) fn has_left(&mut self) -> bool {
-        let Some(mut service) = self.service.take() else { return true };
-        if service.process.status().is_some_and(|status| status.success()) {
-            self.ended += 1;
-            self.keep_log(&service);
-            self.front.target(None);
-            return true;
-        }
-        self.service = Some(service);
-        false
     }
 
     /// Sends it a signal by name.

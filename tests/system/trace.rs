@@ -121,21 +121,27 @@ fn across_two_edges(spans: &[Span]) -> &Span {
     root
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_trace_leads_from_the_clients_frame_to_the_last_edge() {
-    let mut receiver = Receiver::start().await;
-    let cluster = Cluster::start_in(2, &[], receiver.envs()).await;
+/// A client of the first edge says hello in its own trace, and two of the second edge read it. They stay as long as
+/// what is returned.
+async fn hello_over_two_edges(cluster: &Cluster) -> [Client; 3] {
     let (first, second) = (cluster.edges[0].addr, cluster.edges[1].addr);
     let mut alice = Client::enter(first, json!({}), "alice", "traced").await;
     let mut bob = Client::enter(second, json!({}), "bob", "traced").await;
     let mut carol = Client::enter(second, json!({}), "carol", "traced").await;
-
     let traceparent = format!("00-{CLIENT_TRACE}-{CLIENT_SPAN}-01");
     let publish = json!({"room": "traced", "text": "hello", "trace": true, "traceparent": traceparent});
     let published = alice.ask(json!({"id": 4, "publish": publish}), "published").await;
     assert_eq!(published["traceId"], CLIENT_TRACE, "the answer names the client's own trace");
     bob.reads("hello").await;
     carol.reads("hello").await;
+    [alice, bob, carol]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_leads_from_the_clients_frame_to_the_last_edge() {
+    let mut receiver = Receiver::start().await;
+    let cluster = Cluster::start_in(2, &[], receiver.envs()).await;
+    let _clients = hello_over_two_edges(&cluster).await;
 
     let spans = trace(&mut receiver, CLIENT_TRACE, 6).await;
     let root = across_two_edges(&spans);

@@ -1,6 +1,6 @@
 //! The same traces as real backends show them: Jaeger, and the collector of `k8s/observability` in front of it.
 
-use super::{CLIENT_SPAN, CLIENT_TRACE, Client, across_two_edges, show};
+use super::{CLIENT_TRACE, Client, across_two_edges, hello_over_two_edges, show};
 use futures_util::SinkExt;
 use plaza_tests::cluster::Cluster;
 use plaza_tests::observe::{Collector, Jaeger, are_there, until};
@@ -23,15 +23,7 @@ async fn jaeger_shows_one_message_over_two_edges() {
     }
     let jaeger = Jaeger::start().await;
     let cluster = Cluster::start_in(2, &[], envs(jaeger.http)).await;
-    let (first, second) = (cluster.edges[0].addr, cluster.edges[1].addr);
-    let mut alice = Client::enter(first, json!({}), "alice", "traced").await;
-    let mut bob = Client::enter(second, json!({}), "bob", "traced").await;
-    let mut carol = Client::enter(second, json!({}), "carol", "traced").await;
-    let traceparent = format!("00-{CLIENT_TRACE}-{CLIENT_SPAN}-01");
-    let publish = json!({"room": "traced", "text": "hello", "trace": true, "traceparent": traceparent});
-    alice.ask(json!({"id": 4, "publish": publish}), "published").await;
-    bob.reads("hello").await;
-    carol.reads("hello").await;
+    let _clients = hello_over_two_edges(&cluster).await;
     let spans = jaeger.trace(CLIENT_TRACE, 6).await;
     let root = across_two_edges(&spans);
     let [(upgrade, _)] = &root.links[..] else { panic!("one link: {root:?}") };

@@ -2,6 +2,7 @@
 
 use super::encode;
 use super::hub::Hub;
+use super::offsets::unless_off;
 use crate::bridge::{Control, Delivery, Inbound, RoomEvent, RoomId};
 use crate::feed::sequencer::{Action, Millis, Read, ResetReason, Sequencer, Stored};
 use crate::trace;
@@ -143,7 +144,7 @@ impl Hub {
             return true;
         };
         // Its members may have seen events of other rooms behind these.
-        let mark = if self.recovery_ms > 0 { Mark::Nowhere } else { Mark::None };
+        let mark = unless_off(self.recovery_ms, Mark::Nowhere);
         let Some(room) = self.rooms.get_mut(id) else { return true };
         for event in missed {
             let frames =

@@ -231,9 +231,7 @@ impl Hub {
             FeedItem::Message(FeedMessage::Resync(None)) => self.resync(),
             FeedItem::Renewed => self.doubt(),
             FeedItem::Message(FeedMessage::Resync(Some(room))) => {
-                let room = self.rooms.named(&room);
-                self.offsets.doubt(room);
-                self.tails_due.extend(room);
+                self.suspect(self.rooms.named(&room).as_slice());
             }
             FeedItem::Barrier(token) => {
                 let room = RoomId((token >> 32) as u32);

@@ -3,6 +3,7 @@
 
 use super::encode;
 use super::hub::{Hub, Waiter};
+use super::offsets::unless_off;
 use super::replay::{AGAIN, Replay, Step};
 use super::requests::Asked;
 use crate::bridge::{ConnKey, Joined, Reply, RoomId, Variant};
@@ -207,11 +208,7 @@ impl Hub {
         room.enter(to, variant);
         let kept = if let Record::Kept(position) = record { position } else { room.shown };
         // What has come since then would come again if the session continued from its record.
-        let mark = |seq| match self.recovery_ms {
-            0 => Mark::None,
-            _ if seq > kept.seq => Mark::Nowhere,
-            _ => Mark::Aside,
-        };
+        let mark = |seq| unless_off(self.recovery_ms, if seq > kept.seq { Mark::Nowhere } else { Mark::Aside });
         conn.rooms.push((id, kept));
         let reset = replay.as_ref().and_then(Replay::reset);
         let recovered = replay.is_some() && reset.is_none();

@@ -52,7 +52,7 @@ impl Offsets {
     }
 
     /// Something may have been lost in these rooms.
-    pub(super) fn doubt(&mut self, rooms: impl IntoIterator<Item = RoomId>) {
+    pub(super) fn doubt(&mut self, rooms: &[RoomId]) {
         self.unproven.extend(rooms);
         self.doubts += 1;
         self.since = None;
@@ -96,6 +96,11 @@ impl Offsets {
     }
 }
 
+/// This mark, or none where recovery is off.
+pub(super) fn unless_off(recovery_ms: u32, mark: Mark) -> Mark {
+    if recovery_ms > 0 { mark } else { Mark::None }
+}
+
 impl Hub {
     /// How an event is marked that the members of its room are about to see.
     pub(super) fn mark(&mut self, event: Position) -> Mark {
@@ -104,11 +109,13 @@ impl Hub {
         if self.offsets.furthest != furthest {
             self.link.know(event);
         }
-        match self.recovery_ms {
-            0 => Mark::None,
-            _ if safe => Mark::Offset,
-            _ => Mark::Nowhere,
-        }
+        unless_off(self.recovery_ms, if safe { Mark::Offset } else { Mark::Nowhere })
+    }
+
+    /// Something may have been lost in these rooms: their tails are checked.
+    pub(super) fn suspect(&mut self, rooms: &[RoomId]) {
+        self.offsets.doubt(rooms);
+        self.tails_due.extend(rooms);
     }
 }
 
@@ -156,7 +163,7 @@ mod tests {
     #[test]
     fn r05_nothing_is_a_place_before_the_tails_are_known() {
         let mut offsets = heard(9);
-        offsets.doubt([A, B]);
+        offsets.doubt(&[A, B]);
         offsets.prove(A, 1, 9);
         offsets.prove(B, 1, 9);
         assert!(!offsets.pass(at(6)), "nothing was heard since, so nobody knows what was lost");

@@ -112,13 +112,12 @@ impl Hub {
     /// tails tell who is behind.
     pub(super) fn resync(&mut self) {
         self.metrics.resyncs.inc();
-        self.offsets.doubt(self.rooms.iter().map(|room| room.id));
+        let rooms: Vec<RoomId> = self.rooms.iter().map(|room| room.id).collect();
+        self.suspect(&rooms);
         let newest = self.rooms.iter().max_by_key(|room| room.sequencer.position().seq).map(|room| room.id);
         if let Some(id) = newest {
             self.with_sequencer(id, |sequencer, now, out| sequencer.verify(now, out));
         }
-        let rooms: Vec<RoomId> = self.rooms.iter().map(|room| room.id).collect();
-        self.tails_due.extend(rooms);
     }
 
     /// Whether some room delivers what it hears under another epoch than this one.
@@ -131,7 +130,7 @@ impl Hub {
         self.metrics.resyncs.inc();
         self.offsets.forget();
         let rooms: Vec<RoomId> = self.rooms.iter().map(|room| room.id).collect();
-        self.offsets.doubt(rooms.iter().copied());
+        self.offsets.doubt(&rooms);
         for id in rooms {
             self.with_sequencer(id, |sequencer, now, out| sequencer.doubt(now, out));
         }

@@ -23,8 +23,6 @@ pub struct Faults {
 pub(super) struct Feed {
     messages: mpsc::Sender<FeedMessage>,
     faults: Faults,
-    /// Nothing is to be done wrong, nothing is held back, and nothing was lost that is not told.
-    is_plain: bool,
     /// Held back by a reorder, until the next message has gone out.
     held: Option<FeedMessage>,
     lost: Lost,
@@ -40,30 +38,18 @@ struct Lost {
 impl Feed {
     pub(super) fn new(capacity: usize) -> (Self, mpsc::Receiver<FeedMessage>) {
         let (messages, receiver) = mpsc::channel(capacity.max(1));
-        (Self { messages, faults: Faults::default(), is_plain: true, held: None, lost: Lost::default() }, receiver)
+        (Self { messages, faults: Faults::default(), held: None, lost: Lost::default() }, receiver)
     }
 
     pub(super) fn set_faults(&mut self, faults: Faults) {
         self.faults = faults;
-        self.is_plain = false;
         if let Some(held) = self.held.take() {
             self.push(held);
         }
     }
 
     /// Hands a message on; never waits.
-    #[inline]
     pub(super) fn send(&mut self, message: FeedMessage) {
-        if !self.is_plain {
-            self.send_with_faults(message);
-        } else if let Err(mpsc::error::TrySendError::Full(message)) = self.messages.try_send(message) {
-            self.lost.note(&message);
-            self.is_plain = false;
-        }
-    }
-
-    #[cold]
-    fn send_with_faults(&mut self, message: FeedMessage) {
         if self.faults == Faults::default() || matches!(message, FeedMessage::Command(_) | FeedMessage::Resync(_)) {
             return self.push(message);
         }
@@ -101,7 +87,6 @@ impl Feed {
                 None => std::mem::take(&mut self.lost).everything,
             };
         }
-        self.is_plain = self.faults == Faults::default() && self.held.is_none();
     }
 }
 

@@ -142,7 +142,7 @@ impl Link {
             kind,
             ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::BusyLoading)
         ) {
-            self.lock().connection = None;
+            self.give_up();
             return StoreError::Unavailable(error.to_string());
         }
         if error.is_timeout() {
@@ -165,8 +165,8 @@ impl Link {
         }
     }
 
-    /// A connection that does not answer may be open on this side alone, and would stay so for as long as the
-    /// kernel sends its bytes again. Only a new one can tell.
+    /// The next call makes a new connection. One that does not answer may be open on this side alone, and would
+    /// stay so for as long as the kernel sends its bytes again.
     fn give_up(&self) {
         self.lock().connection = None;
     }
