@@ -30,6 +30,9 @@ const POKES: u32 = 15;
 const POKE: Duration = Duration::from_secs(4);
 /// Longer than fanout waits for the acknowledgement of one attempt, by far shorter than for all of them.
 const ACK_LATE: Duration = Duration::from_millis(700);
+/// So long acknowledgements are late. In the rest of the poke a further attempt gets its own in time, and
+/// learns from it that an earlier one was stored.
+const LATE_FOR: Duration = Duration::from_secs(2);
 
 /// Ends services of this kind at each of its steps.
 pub(super) async fn all(run: &mut Run, kind: Kind) -> Result<(), Red> {
@@ -79,16 +82,14 @@ async fn at(run: &mut Run, kind: Kind, n: usize, step: Step) -> Result<(), Red> 
         if step != Step::Draining {
             poke(run, kind, victim, step);
         }
+        if step == Step::Hinting {
+            run.sleep(LATE_FOR).await;
+            run.world.fanouts_to_nats.iter().for_each(Proxy::heal);
+        }
         let end = std::time::Instant::now() + POKE;
         while std::time::Instant::now() < end && !has_ended(run, kind, victim, step) {
             run.sleep(Duration::from_millis(10)).await;
         }
-        if step == Step::Hinting {
-            run.world.fanouts_to_nats.iter().for_each(Proxy::heal);
-        }
-    }
-    if step == Step::Hinting {
-        run.world.fanouts_to_nats.iter().for_each(Proxy::heal);
     }
     let down = run.seconds(0.0, 0.5);
     run.sleep(down).await;
