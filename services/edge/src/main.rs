@@ -9,9 +9,10 @@ use plaza_edge::upstream::publish::stream::Route;
 use plaza_kit::admin::Readiness;
 use plaza_kit::discovery::tls::UPSTREAM_TLS_FLAGS;
 use plaza_kit::metrics::Metrics;
-use plaza_kit::settings::Settings;
+use plaza_kit::program::Program;
 use plaza_kit::shutdown::Shutdown;
-use plaza_kit::{net, telemetry, trace};
+use plaza_kit::telemetry::LOG_FLAGS;
+use plaza_kit::{net, trace};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -23,24 +24,12 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == "check") {
         return check::main(VERSION);
     }
-    let flags = [PROCESS_FLAGS, UPSTREAM_TLS_FLAGS, FLAGS, telemetry::LOG_FLAGS];
-    let mut settings = Settings::from_args("plaza-edge", ABOUT, VERSION, &flags);
-    telemetry::init(&mut settings);
-    let process = Process::from_settings(&mut settings);
-    let config = Config::from_settings(&mut settings);
-    if let Err(problems) = settings.finish() {
-        return problems.report();
-    }
-    match serve(process, config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "stopped");
-            ExitCode::FAILURE
-        }
-    }
+    let flags = &[PROCESS_FLAGS, UPSTREAM_TLS_FLAGS, FLAGS, LOG_FLAGS];
+    Program { name: "plaza-edge", about: ABOUT, version: VERSION, flags }
+        .run(|settings| (Process::from_settings(settings), Config::from_settings(settings)), serve)
 }
 
-fn serve(process: Process, config: Config) -> anyhow::Result<()> {
+fn serve((process, config): (Process, Config)) -> anyhow::Result<()> {
     let mut listeners = Vec::new();
     for addr in &process.listen {
         listeners.extend(net::bind_shared(*addr, "listen", config.threads)?);

@@ -5,9 +5,10 @@ use plaza_fanout::{Config, FLAGS, Parts, run};
 use plaza_kit::admin::Readiness;
 use plaza_kit::grpc::{GRPC_FLAGS, GrpcOptions};
 use plaza_kit::metrics::Metrics;
+use plaza_kit::program::Program;
 use plaza_kit::settings::Settings;
 use plaza_kit::shutdown::Shutdown;
-use plaza_kit::telemetry::{self, LOG_FLAGS};
+use plaza_kit::telemetry::LOG_FLAGS;
 use plaza_kit::trace;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,29 +20,21 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const DRAIN: Duration = Duration::from_secs(12);
 
 fn main() -> ExitCode {
-    let mut settings =
-        Settings::from_args("plaza-fanout", ABOUT, VERSION, &[LISTEN_FLAGS, FLAGS, GRPC_FLAGS, LOG_FLAGS]);
-    telemetry::init(&mut settings);
-    let listen = Listen::from_settings(&mut settings);
-    let config = Config::from_settings(&mut settings);
-    let grpc = GrpcOptions::from_settings(&mut settings);
+    let flags = &[LISTEN_FLAGS, FLAGS, GRPC_FLAGS, LOG_FLAGS];
+    Program { name: "plaza-fanout", about: ABOUT, version: VERSION, flags }.run(read, serve)
+}
+
+fn read(settings: &mut Settings) -> (Listen, Config, GrpcOptions) {
+    let listen = Listen::from_settings(settings);
+    let config = Config::from_settings(settings);
     if config.nats_url.is_none() {
         settings.problem("nats-url", "is needed, such as nats://127.0.0.1:4222".to_owned());
     }
-    if let Err(problems) = settings.finish() {
-        return problems.report();
-    }
-    match serve(listen, config, grpc) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "stopped");
-            ExitCode::FAILURE
-        }
-    }
+    (listen, config, GrpcOptions::from_settings(settings))
 }
 
 #[tokio::main]
-async fn serve(listen: Listen, config: Config, grpc: GrpcOptions) -> anyhow::Result<()> {
+async fn serve((listen, config, grpc): (Listen, Config, GrpcOptions)) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals()?;
     let metrics = Arc::new(Metrics::new("fanout", VERSION));
     trace::start("plaza-fanout", VERSION, &metrics);

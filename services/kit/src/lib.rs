@@ -2,6 +2,7 @@
 //!
 //! | module | what it gives |
 //! |---|---|
+//! | [`program`] | the frame of every `main` |
 //! | [`settings`] | flags as tables, each also a `PLAZA_` variable; every wrong one is reported at once |
 //! | [`telemetry`] | log set-up, and [`telemetry::LogGate`] for what bad input can trigger |
 //! | [`trace`] | spans of sampled work, exported over OTLP by the `OTEL_*` variables |
@@ -14,7 +15,7 @@
 //! | [`kubernetes`] | the API of the cluster, where it is used |
 //! | [`chaos`] | ways to break the process on purpose, without the feature `chaos` empty |
 //!
-//! A `main` uses them in this order: settings, telemetry, bind, metrics, admin, run, wait.
+//! A `main` uses them in this order: program (settings, telemetry), bind, metrics, admin, run, wait.
 
 pub mod admin;
 pub mod chaos;
@@ -23,6 +24,7 @@ pub mod grpc;
 pub mod kubernetes;
 pub mod metrics;
 pub mod net;
+pub mod program;
 pub mod settings;
 pub mod shutdown;
 pub mod telemetry;

@@ -6,20 +6,16 @@ mod banner;
 mod serve;
 mod settings;
 
+use plaza_kit::program::Program;
 use std::process::ExitCode;
 
+const ABOUT: &str = "Realtime chat rooms: all of Plaza in one process. It needs nothing else; with --redis-url and \
+                     --nats-url it keeps what it stores there.";
+
 fn main() -> ExitCode {
-    let settings = match settings::read() {
-        Ok(settings) => settings,
-        Err(code) => return code,
-    };
-    match run(settings) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "stopped");
-            ExitCode::FAILURE
-        }
-    }
+    let program =
+        Program { name: "plaza", about: ABOUT, version: env!("CARGO_PKG_VERSION"), flags: &settings::tables() };
+    program.run(settings::All::from_settings, run)
 }
 
 fn run(settings: settings::All) -> anyhow::Result<()> {

@@ -5,10 +5,6 @@ use plaza_kit::grpc::{GRPC_FLAGS, GrpcOptions};
 use plaza_kit::settings::{Flag, Settings};
 use plaza_kit::telemetry;
 use std::net::SocketAddr;
-use std::process::ExitCode;
-
-const ABOUT: &str = "Realtime chat rooms: all of Plaza in one process. It needs nothing else; with --redis-url and \
-                     --nats-url it keeps what it stores there.";
 
 const LISTENING: &str = "Listening";
 
@@ -79,21 +75,12 @@ pub(crate) struct All {
 }
 
 /// The tables of all parts; of two flags with one name the first counts.
-fn tables() -> [&'static [Flag]; 6] {
+pub(crate) fn tables() -> [&'static [Flag]; 6] {
     [FLAGS, plaza_edge::config::FLAGS, plaza_session::FLAGS, plaza_fanout::FLAGS, GRPC_FLAGS, telemetry::LOG_FLAGS]
 }
 
-/// Reads arguments and variables; the code with which to end when some are wrong.
-pub(crate) fn read() -> Result<All, ExitCode> {
-    let mut settings = Settings::from_args("plaza", ABOUT, env!("CARGO_PKG_VERSION"), &tables());
-    telemetry::init(&mut settings);
-    let all = All::from_settings(&mut settings);
-    settings.finish().map_err(|problems| problems.report())?;
-    Ok(all)
-}
-
 impl All {
-    fn from_settings(settings: &mut Settings) -> Self {
+    pub(crate) fn from_settings(settings: &mut Settings) -> Self {
         for name in ["tls-cert", "tls-key", "tls-client-ca"] {
             if settings.optional(name).is_some() {
                 let why = "has no use here: the parts of this program speak plain gRPC to each other on its own \

@@ -4,9 +4,9 @@ use plaza_kit::admin::Readiness;
 use plaza_kit::discovery::tls::UPSTREAM_TLS_FLAGS;
 use plaza_kit::grpc::{GRPC_FLAGS, GrpcOptions};
 use plaza_kit::metrics::Metrics;
-use plaza_kit::settings::Settings;
+use plaza_kit::program::Program;
 use plaza_kit::shutdown::Shutdown;
-use plaza_kit::telemetry::{self, LOG_FLAGS};
+use plaza_kit::telemetry::LOG_FLAGS;
 use plaza_kit::trace;
 use plaza_session::config::{LISTEN_FLAGS, Listen, SHARED_FLAGS};
 use plaza_session::{Config, FLAGS, Parts, run};
@@ -20,26 +20,18 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const DRAIN: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let tables = [LISTEN_FLAGS, FLAGS, SHARED_FLAGS, UPSTREAM_TLS_FLAGS, GRPC_FLAGS, LOG_FLAGS];
-    let mut settings = Settings::from_args("plaza-session", ABOUT, VERSION, &tables);
-    telemetry::init(&mut settings);
-    let listen = Listen::from_settings(&mut settings);
-    let config = Config::from_settings(&mut settings);
-    let grpc = GrpcOptions::from_settings(&mut settings);
-    if let Err(problems) = settings.finish() {
-        return problems.report();
-    }
-    match serve(listen, config, grpc) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "stopped");
-            ExitCode::FAILURE
-        }
-    }
+    let flags = &[LISTEN_FLAGS, FLAGS, SHARED_FLAGS, UPSTREAM_TLS_FLAGS, GRPC_FLAGS, LOG_FLAGS];
+    Program { name: "plaza-session", about: ABOUT, version: VERSION, flags }.run(
+        |settings| {
+            let listen = Listen::from_settings(settings);
+            (listen, Config::from_settings(settings), GrpcOptions::from_settings(settings))
+        },
+        serve,
+    )
 }
 
 #[tokio::main]
-async fn serve(listen: Listen, config: Config, grpc: GrpcOptions) -> anyhow::Result<()> {
+async fn serve((listen, config, grpc): (Listen, Config, GrpcOptions)) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals()?;
     let metrics = Arc::new(Metrics::new("session", VERSION));
     trace::start("plaza-session", VERSION, &metrics);
