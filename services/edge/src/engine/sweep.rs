@@ -138,6 +138,7 @@ impl Core {
             Apart::Own => {
                 self.serve_own(index, false);
                 self.settle(index);
+                chaos::step(Step::HalfDelivered);
             }
             Apart::Broken => self.broken(index),
             Apart::Short(written) => self.fall_behind(number, index, cursor, written as u64),
