@@ -34,7 +34,7 @@ impl Pod {
     }
 
     /// Keeps the deletion cost of the pod at [`cost`] of its connections, for ever. It asks for the
-    /// connections every 5 s, and changes the annotation once a minute at most.
+    /// connections every 5 s, and changes the annotation once a minute at most, but for the first time.
     pub async fn keep_cost(&self, connections: impl Fn() -> u64) {
         self.keep_cost_at(&PACE, Cluster::find, connections).await;
     }
@@ -45,19 +45,22 @@ impl Pod {
         C: Future<Output = Result<Cluster, String>>,
     {
         let mut access = Access::new(Use::DeletionCost);
-        // Without the annotation it is 0.
-        let mut written = 0;
+        // An earlier process of this pod may have left anything.
+        let mut written = None;
         loop {
             // Spread, as pods that start together see the same.
             sleep(pace.look.mul_f64(0.5 + fastrand::f64())).await;
             let wanted = cost(connections());
-            if wanted == written {
+            if written == Some(wanted) {
                 continue;
             }
             match limited(self.write_cost(find(), wanted)).await {
                 Ok(()) => {
                     access.works();
-                    written = wanted;
+                    if written.replace(wanted).is_none() {
+                        // Clients come soon after the first.
+                        continue;
+                    }
                 }
                 Err(why) => access.failed(&why),
             }
@@ -161,7 +164,8 @@ mod tests {
     #[tokio::test]
     async fn the_annotation_follows_the_connections_and_only_its_bucket() {
         let api = FakeApi::start().await;
-        api.put(PATH, Some(json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "edge-1" } })));
+        let left = json!({ "name": "edge-1", "annotations": { COST: "50" } });
+        api.put(PATH, Some(json!({ "apiVersion": "v1", "kind": "Pod", "metadata": left })));
         let connections = Arc::new(AtomicU64::new(0));
         let (shutdown, server, count) = (Shutdown::new(), api.clone(), connections.clone());
         shutdown.spawn_last("cost", async move {
@@ -176,6 +180,7 @@ mod tests {
             };
             assert!(timeout(Duration::from_secs(30), seen).await.is_ok(), "{wanted} never came");
         };
+        until("0").await;
         connections.store(1_000, Relaxed);
         until("90").await;
         connections.store(600, Relaxed);
