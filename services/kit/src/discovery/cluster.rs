@@ -103,9 +103,8 @@ async fn by_dns(service: &Service, source: &Source, trusted_until: Instant) {
     if !source.is_empty() {
         sleep_until(trusted_until).await;
     }
-    let hosts = [host];
     loop {
-        match resolve(&hosts).await {
+        match resolve(&host).await {
             Ok(found) => source.set(found),
             Err(error) => tracing::debug!(service = %service, error, "the endpoints are not in DNS either"),
         }

@@ -14,6 +14,7 @@ pub mod tls;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -22,7 +23,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 
 use crate::kubernetes::Cluster;
 use crate::shutdown::Shutdown;
-use known::{Known, Source};
+use known::{Addresses, Known, Source};
 use target::{Host, Target};
 
 /// Targets that one setting may name.
@@ -55,6 +56,8 @@ pub struct Targets {
     list: Vec<Target>,
     /// `None`: plain text.
     tls: Option<ClientTlsConfig>,
+    /// Clones ask once, and all know the answer.
+    known: Arc<Mutex<watch::Receiver<Addresses>>>,
 }
 
 impl Targets {
@@ -65,7 +68,10 @@ impl Targets {
     pub fn parse(text: &str) -> Result<Self, String> {
         let targets: Vec<_> = text.split(',').map(|item| Target::parse(item.trim())).collect::<Result<_, _>>()?;
         match targets.len() {
-            0..=MOST_TARGETS => Ok(Self { list: targets, tls: None }),
+            0..=MOST_TARGETS => {
+                let (_, known) = watch::channel(Addresses::new());
+                Ok(Self { list: targets, tls: None, known: Arc::new(Mutex::new(known)) })
+            }
             count => Err(format!("has {count} addresses, at most {MOST_TARGETS} are allowed; use a DNS name")),
         }
     }
@@ -88,7 +94,7 @@ impl Targets {
             // A static list has no sender any more: its set never changes.
             let mut fixed = false;
             loop {
-                let known = addresses.borrow_and_update().clone();
+                let known: BTreeSet<_> = addresses.borrow_and_update().keys().copied().collect();
                 let current = reachable(&known).await;
                 for gone in used.difference(&current) {
                     let _ = changes.send(Change::Remove(*gone)).await;
@@ -120,8 +126,7 @@ impl Targets {
     pub fn endpoints(&self, shutdown: &Shutdown) -> watch::Receiver<Vec<Uri>> {
         let mut addresses = self.addresses(shutdown);
         let targets = self.clone();
-        let as_uris =
-            move |addresses: &BTreeSet<SocketAddr>| addresses.iter().map(|addr| targets.uri(*addr)).collect::<Vec<_>>();
+        let as_uris = move |addresses: &Addresses| addresses.keys().map(|addr| targets.uri(*addr)).collect::<Vec<_>>();
         let (sender, receiver) = watch::channel(as_uris(&addresses.borrow_and_update()));
         shutdown.spawn_last("endpoints", async move {
             while addresses.changed().await.is_ok() {
@@ -139,11 +144,19 @@ impl Targets {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
-        match &self.tls {
-            None => endpoint,
-            // The settings have tried the same files; without TLS every call to https:// would fail.
-            Some(tls) => endpoint.clone().tls_config(tls.clone()).unwrap_or(endpoint),
-        }
+        let Some(tls) = self.tls.clone() else { return endpoint };
+        let address = uri.authority().and_then(|authority| authority.as_str().parse().ok());
+        let name = address.and_then(|address: SocketAddr| self.known().borrow().get(&address).cloned());
+        let tls = match name {
+            Some(name) => tls.domain_name(name.as_ref()),
+            None => tls,
+        };
+        // The settings have tried the same files; without TLS every call to https:// would fail.
+        endpoint.clone().tls_config(tls).unwrap_or(endpoint)
+    }
+
+    fn known(&self) -> MutexGuard<'_, watch::Receiver<Addresses>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn uri(&self, addr: SocketAddr) -> Uri {
@@ -151,38 +164,35 @@ impl Targets {
         Uri::try_from(format!("{scheme}://{addr}")).expect("a socket address is a valid authority")
     }
 
-    /// The addresses behind all targets, kept current until the drain has ended.
-    fn addresses(&self, shutdown: &Shutdown) -> watch::Receiver<BTreeSet<SocketAddr>> {
-        let (mut literal, mut named, mut services) = (BTreeSet::new(), Vec::new(), Vec::new());
-        for target in &self.list {
-            match target {
-                Target::Host(host) => match host.literal() {
-                    Some(address) => drop(literal.insert(address)),
-                    None => named.push(host.clone()),
-                },
-                Target::Service(service) => services.push(service.clone()),
-            }
+    /// The addresses behind all targets, kept current until the drain has ended. They are followed once, whoever
+    /// asks for them, and again when those who followed them have ended.
+    fn addresses(&self, shutdown: &Shutdown) -> watch::Receiver<Addresses> {
+        let mut known = self.known();
+        if known.has_changed().is_err() {
+            *known = self.follow(shutdown);
         }
+        known.clone()
+    }
+
+    fn follow(&self, shutdown: &Shutdown) -> watch::Receiver<Addresses> {
+        let literal = |target: &Target| match target {
+            Target::Host(host) => Some((host.literal()?, target.tls_name().into())),
+            Target::Service(_) => None,
+        };
         // What never changes needs no task, and the receiver keeps the last value.
-        let (known, receiver) = Known::new(literal);
-        for service in services {
-            let (source, drained) = (known.source(service.to_string()), shutdown.drained());
-            shutdown.spawn_last("endpoint slices", async move {
+        let (known, receiver) = Known::new(self.list.iter().filter_map(literal).collect());
+        for target in self.list.iter().filter(|target| literal(target).is_none()) {
+            let (target, source, drained) = (target.clone(), known.source(target), shutdown.drained());
+            shutdown.spawn_last("endpoints of a target", async move {
+                let followed = async {
+                    match &target {
+                        Target::Host(host) => keep_resolving(host, &source).await,
+                        Target::Service(service) => cluster::follow(service, Cluster::find, &source).await,
+                    }
+                };
                 tokio::select! {
-                    () = cluster::follow(&service, Cluster::find, &source) => {}
+                    () = followed => {}
                     () = drained.cancelled() => {}
-                    () = source.unused() => {}
-                }
-            });
-        }
-        if !named.is_empty() {
-            let source = known.source(names(&named));
-            let drained = shutdown.drained();
-            shutdown.spawn_last("resolver", async move {
-                tokio::select! {
-                    () = keep_resolving(&named, &source) => {}
-                    () = drained.cancelled() => {}
-                    () = source.unused() => {}
                 }
             });
         }
@@ -191,10 +201,10 @@ impl Targets {
 }
 
 /// Asks DNS again and again. A failed look-up keeps what is known.
-async fn keep_resolving(hosts: &[Host], source: &Source) {
+async fn keep_resolving(host: &Host, source: &Source) {
     let mut failing = false;
     loop {
-        let wait = match known::resolve(hosts).await {
+        let wait = match known::resolve(host).await {
             Ok(found) => {
                 failing = false;
                 source.set(found);
@@ -202,7 +212,7 @@ async fn keep_resolving(hosts: &[Host], source: &Source) {
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(targets = %names(hosts), error, "look-up failed; keeping what is known");
+                    tracing::warn!(target = %host, error, "look-up failed; keeping what is known");
                 }
                 RESOLVE_INTERVAL / 2
             }
@@ -224,8 +234,4 @@ async fn reachable(known: &BTreeSet<SocketAddr>) -> BTreeSet<SocketAddr> {
     });
     let found: BTreeSet<_> = futures_util::future::join_all(probes).await.into_iter().flatten().collect();
     if found.is_empty() { known.clone() } else { found }
-}
-
-fn names(hosts: &[Host]) -> String {
-    hosts.iter().map(Host::to_string).collect::<Vec<_>>().join(",")
 }

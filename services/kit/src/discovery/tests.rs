@@ -71,6 +71,20 @@ async fn a_name_is_resolved_to_endpoints() {
     assert!(all.contains(&"http://192.0.2.1:7/".parse().unwrap()), "{all:?}");
 }
 
+#[tokio::test]
+async fn a_name_is_followed_once_for_all_who_ask() {
+    let targets = Targets::parse("http://localhost:50051").unwrap();
+    let first = Shutdown::new();
+    let known = targets.addresses(&first);
+    assert!(known.same_channel(&targets.clone().addresses(&first)));
+    first.begin();
+    assert!(first.wait(Duration::from_secs(5)).await);
+    let mut anew = targets.addresses(&Shutdown::new());
+    assert!(!known.same_channel(&anew));
+    let found = anew.wait_for(|known| !known.is_empty());
+    assert!(tokio::time::timeout(Duration::from_secs(30), found).await.is_ok());
+}
+
 #[test]
 fn wrong_lists_say_what_is_right() {
     for (text, part) in
@@ -102,19 +116,21 @@ fn put(api: &FakeApi, (path, slice): (String, Option<Value>)) {
 }
 
 /// What `kubernetes:///session:grpc` says, from this API server.
-fn follow(api: &FakeApi, shutdown: &Shutdown) -> watch::Receiver<BTreeSet<SocketAddr>> {
-    let Ok(Target::Service(service)) = Target::parse("kubernetes:///session:grpc") else { panic!("it is a Service") };
-    let (known, receiver) = Known::new(BTreeSet::new());
-    let (source, api) = (known.source("test".to_owned()), api.clone());
+fn follow(api: &FakeApi, shutdown: &Shutdown) -> watch::Receiver<Addresses> {
+    let target = Target::parse("kubernetes:///session:grpc").unwrap();
+    let (known, receiver) = Known::new(Addresses::new());
+    let (source, api) = (known.source(&target), api.clone());
+    let Target::Service(service) = target else { panic!("it is a Service") };
     shutdown.spawn_last("follow", async move {
         cluster::follow(&service, || std::future::ready(Ok(api.cluster())), &source).await;
     });
     receiver
 }
 
-async fn until(known: &mut watch::Receiver<BTreeSet<SocketAddr>>, ips: &[&str]) {
-    let wanted: BTreeSet<_> = ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 50051)).collect();
-    let seen = tokio::time::timeout(Duration::from_secs(30), known.wait_for(|known| *known == wanted)).await;
+async fn until(known: &mut watch::Receiver<Addresses>, ips: &[&str]) {
+    let wanted: Vec<_> = ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 50051)).collect();
+    let seen = known.wait_for(|known| known.keys().eq(&wanted));
+    let seen = tokio::time::timeout(Duration::from_secs(30), seen).await;
     assert!(seen.is_ok(), "{ips:?} never came");
 }
 
@@ -171,14 +187,15 @@ async fn without_the_api_the_last_endpoints_stay_until_it_is_back() {
 
 #[tokio::test]
 async fn without_any_api_dns_says_where_the_pods_are() {
-    let (known, mut receiver) = Known::new(BTreeSet::new());
-    let source = known.source("test".to_owned());
-    let Ok(Target::Service(service)) = Target::parse("kubernetes:///localhost:50051") else { panic!("a Service") };
+    let target = Target::parse("kubernetes:///localhost:50051").unwrap();
+    let (known, mut receiver) = Known::new(Addresses::new());
+    let source = known.source(&target);
+    let Target::Service(service) = target else { panic!("it is a Service") };
     let shutdown = Shutdown::new();
     shutdown.spawn_last("follow", async move {
         cluster::follow(&service, || std::future::ready(Err("there is no cluster".to_owned())), &source).await;
     });
-    let found = receiver.wait_for(|known| known.contains(&"127.0.0.1:50051".parse().unwrap()));
+    let found = receiver.wait_for(|known| known.contains_key(&"127.0.0.1:50051".parse().unwrap()));
     tokio::time::timeout(Duration::from_secs(10), found).await.unwrap().unwrap();
 }
 
@@ -192,9 +209,8 @@ fn certificates(folder: &std::path::Path) {
     };
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
     openssl(&format!("req -x509 {key} -subj /CN=ca -keyout ca.key -out ca.pem"));
-    for name in ["session", "client"] {
-        let host =
-            format!("-addext subjectAltName=DNS:localhost,DNS:{name}.chat.svc -addext basicConstraints=CA:FALSE");
+    for (name, host) in [("session", "DNS:localhost"), ("client", "IP:127.0.0.1")] {
+        let host = format!("-addext subjectAltName={host} -addext basicConstraints=CA:FALSE");
         openssl(&format!(
             "req -x509 {key} -subj /CN={name} {host} -CA ca.pem -CAkey ca.key -keyout {name}.key -out {name}.pem"
         ));
@@ -208,16 +224,19 @@ async fn calls_go_by_tls_with_certificates_of_both_sides_and_not_without() {
     let file = |name: &str| folder.join(name);
     let text = |name: &str| file(name).to_str().unwrap().to_owned();
     let files = TlsFiles { cert: file("session.pem"), key: file("session.key"), client_ca: Some(file("ca.pem")) };
-    let (addr, server) = start_with(GrpcOptions { tls: Some(files), ..GrpcOptions::default() });
+    let (addr, server) = start_with(GrpcOptions { tls: Some(files.clone()), ..GrpcOptions::default() });
     let own = [("upstream-cert", text("client.pem")), ("upstream-key", text("client.key"))];
-    let called = async |pairs: &[(&str, String)]| {
+    let applied = |pairs: &[(&str, String)], targets: &str| {
         let pairs: Vec<_> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let mut settings = Settings::from_pairs(&[UPSTREAM_TLS_FLAGS], &pairs);
         let tls = UpstreamTls::from_settings(&mut settings);
         settings.finish().unwrap();
-        let targets = Targets::parse(&format!("https://localhost:{}", addr.port())).unwrap();
+        tls.apply(Targets::parse(targets).unwrap()).unwrap()
+    };
+    let called = async |pairs: &[(&str, String)]| {
+        let targets = applied(pairs, &format!("https://localhost:{}", addr.port()));
         let client = Shutdown::new();
-        let mut health = HealthClient::new(tls.apply(targets).unwrap().channel(&client));
+        let mut health = HealthClient::new(targets.channel(&client));
         tokio::time::timeout(Duration::from_secs(5), check(&mut health)).await.map_err(|_| ())
     };
     let ca = ("upstream-ca", text("ca.pem"));
@@ -226,6 +245,22 @@ async fn calls_go_by_tls_with_certificates_of_both_sides_and_not_without() {
     assert!(!matches!(called(&[ca]).await, Ok(Ok(_))), "the server asks for a certificate");
     let stranger = ("upstream-ca", text("client.pem"));
     assert!(!matches!(called(&[stranger, own[0].clone(), own[1].clone()]).await, Ok(Ok(_))), "of another authority");
+
+    // Each of a list is asked for its own name.
+    let other = TlsFiles { cert: file("client.pem"), key: file("client.key"), ..files };
+    let (other, other_server) = start_with(GrpcOptions { tls: Some(other), ..GrpcOptions::default() });
+    let list = format!("https://localhost:{},https://127.0.0.1:{}", addr.port(), other.port());
+    let (client, targets) = (Shutdown::new(), applied(&both, &list));
+    let mut endpoints = targets.endpoints(&client);
+    let all =
+        endpoints.wait_for(|uris| uris.iter().any(|uri| uri.port_u16() == Some(addr.port()))).await.unwrap().clone();
+    for addr in [addr, other] {
+        let uri = format!("https://{addr}/").parse().unwrap();
+        assert!(all.contains(&uri), "{uri} is not in {all:?}");
+        let connected = targets.endpoint(&uri).connect().await;
+        assert!(connected.is_ok(), "{uri}: {connected:?}");
+    }
+    other_server.begin();
     server.begin();
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -15,8 +15,8 @@ pub const UPSTREAM_TLS_FLAGS: &[Flag] = &[
         default: None,
         value: "FILE",
         help: "Authorities (PEM) of the session and fanout services: with them they are called by TLS, at https://host:port \
-               or kubernetes:///service:port. Their certificates carry the host, or service.namespace.svc; \
-               of a list, the first one's",
+               or kubernetes:///service:port. Their certificates carry the host, or the Service's name; \
+               of kubernetes:///service.namespace:port, service.namespace.svc",
         section: SECTION,
     },
     Flag {
@@ -93,10 +93,7 @@ impl UpstreamTls {
             Some(_) if schemes(false) => {
                 Err("begins with http://, but --upstream-ca asks for TLS; write https://".to_owned())
             }
-            Some(config) => {
-                let name = targets.list.first().map(Target::tls_name).unwrap_or_default();
-                Ok(Targets { tls: Some(config.clone().domain_name(name)), ..targets })
-            }
+            Some(config) => Ok(Targets { tls: Some(config.clone()), ..targets }),
         }
     }
 }
