@@ -9,6 +9,35 @@ use plaza_kit::settings::{Flag, Settings};
 use plaza_kit::telemetry::LOG_FLAGS;
 use plaza_session::config as session;
 use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+/// Where the chart mounts certificates.
+const TLS: &str = "/etc/plaza/tls/";
+
+/// Such certificates, as services read them.
+static CERTIFICATES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("certificates");
+    std::fs::create_dir_all(&folder).expect("the folder can be made");
+    let make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=ca -keyout tls.key -out tls.crt";
+    let output = Command::new("openssl").args(make.split(' ')).current_dir(&folder).output();
+    let output = output.expect("openssl is installed, as scripts/tools sees to");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (from, to) in [("tls.crt", "ca.crt"), ("tls.crt", "client.crt"), ("tls.key", "client.key")] {
+        std::fs::copy(folder.join(from), folder.join(to)).expect("the file can be copied");
+    }
+    folder
+});
+
+/// A value as the service finds it: a certificate that is named is there.
+fn found(value: &str, pod: &Value) -> String {
+    let Some(file) = value.strip_prefix(TLS) else { return value.to_owned() };
+    let sources = items(&pod["spec"]["volumes"]).flat_map(|volume| items(&volume["projected"]["sources"]));
+    let mut files = sources.flat_map(|source| items(&source["secret"]["items"]));
+    assert!(files.any(|item| item["path"] == file), "{value} is not mounted");
+    CERTIFICATES.join(file).display().to_string()
+}
 
 /// What the chart sets in a service of every render goes through the service's own settings.
 fn accepted(component: &str, tables: &[&'static [Flag]], read: impl Fn(&mut Settings)) {
@@ -25,9 +54,10 @@ fn accepted(component: &str, tables: &[&'static [Flag]], read: impl Fn(&mut Sett
                 continue;
             };
             if let Some(value) = variable["value"].as_str() {
-                pairs.push((flag.name, value));
+                pairs.push((flag.name, found(value, pod)));
             }
         }
+        let pairs: Vec<_> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let mut settings = Settings::from_pairs(tables, &pairs);
         read(&mut settings);
         assert!(!pairs.is_empty(), "{case}: {component} is told nothing");

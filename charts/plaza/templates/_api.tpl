@@ -25,10 +25,15 @@
 {{- end }}
 {{- end -}}
 
-{{/* How a component is called by the others: dict "root" "component" "port". */}}
+{{/* How a component is called by the others: dict "root" "component" "port". With TLS, in both ways by the name
+     that its certificate carries. */}}
 {{- define "plaza.target" -}}
+{{- $tls := .root.Values.grpc.tls.existingSecret -}}
+{{- $name := printf "%s-%s" (include "plaza.name" .root) .component -}}
 {{- if .root.Values.kubernetesApi.discovery -}}
-kubernetes:///{{ include "plaza.name" .root }}-{{ .component }}:{{ .port }}
+kubernetes:///{{ $name }}{{ if $tls }}.{{ .root.Release.Namespace }}{{ end }}:{{ .port }}
+{{- else if $tls -}}
+https://{{ $name }}.{{ .root.Release.Namespace }}.svc:{{ .port }}
 {{- else -}}
 http://{{ include "plaza.host" . }}:{{ .port }}
 {{- end -}}
