@@ -8,6 +8,23 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// What clients went through from a strike to its end; times in milliseconds.
+#[derive(Debug)]
+pub(crate) struct Healed {
+    /// All of it in words.
+    pub(crate) told: String,
+    /// After the end, until everybody had everything.
+    pub(crate) caught_up: u64,
+    /// After the end, until every message had its outcome.
+    pub(crate) settled: u64,
+    /// How often one client was away, at most.
+    pub(crate) times: u64,
+    /// From the last word of a connection until its client was in all its rooms again.
+    pub(crate) away_p99: u64,
+    /// From the first attempt to send a message until a member had it.
+    pub(crate) taken_p99: u64,
+}
+
 /// A running swarm. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Swarm {
@@ -64,13 +81,14 @@ impl Swarm {
         self.answer("struck");
     }
 
-    /// It is over: waits until every client is back and has everything, and every message its outcome; the
-    /// milliseconds that both took.
-    pub(crate) fn heal(&mut self) -> [u64; 2] {
+    /// It is over: waits until every client is back and has everything, and every message its outcome.
+    pub(crate) fn heal(&mut self) -> Healed {
         self.tell("heal");
-        let answer = self.answer("caught up after");
-        let mut numbers = answer.split(' ').filter_map(|word| word.parse().ok());
-        [(); 2].map(|()| numbers.next().expect("it says how long it took"))
+        let told = self.answer("caught up after");
+        let mut numbers = told.split(' ').filter_map(|word| word.parse().ok());
+        let [caught_up, settled, _clients, times, _away_p50, away_p99, _came, _taken_p50, taken_p99] =
+            [(); 9].map(|()| numbers.next().expect("it says all of it"));
+        Healed { told, caught_up, settled, times, away_p99, taken_p99 }
     }
 
     /// Ends it: nothing that was acknowledged is lost, doubled or out of order, and enough happened.

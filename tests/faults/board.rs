@@ -1,5 +1,6 @@
 //! Where the swarm stands, for those who wait for it: atomics that clients set and the nemesis reads.
 
+use crate::absence::Absence;
 use crate::history::At;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -31,6 +32,8 @@ pub(crate) struct Board {
     pub(crate) scattered: AtomicU64,
     /// Every fifth client of the swarm's own reads nothing.
     pub(crate) is_deaf: AtomicBool,
+    /// How long clients are away.
+    pub(crate) absence: Absence,
     /// Epochs in the order in which they appeared.
     epochs: Mutex<Vec<u64>>,
 }
@@ -61,6 +64,7 @@ impl Board {
             is_storm: AtomicBool::new(false),
             scattered: AtomicU64::new(0),
             is_deaf: AtomicBool::new(false),
+            absence: Absence::default(),
             epochs: Mutex::default(),
         }
     }

@@ -132,6 +132,8 @@ pub(crate) struct Client {
     random: fastrand::Rng,
     fronts: Vec<SocketAddr>,
     edge: usize,
+    /// When it last heard a word.
+    heard: Instant,
     /// What the kernel keeps for it, if not its usual.
     buffer: Option<u32>,
     board: Arc<Board>,
@@ -165,6 +167,7 @@ impl Client {
             random,
             fronts,
             edge: 0,
+            heard: Instant::now(),
             buffer: None,
             board,
             history,
@@ -194,6 +197,7 @@ impl Client {
     /// The connection is gone: what it was asked is unknown.
     fn lost(&mut self, why: Ended) {
         self.board.set_online(self.id, false, self.through());
+        self.board.absence.lost(self.id, self.heard);
         self.history.record(Event::Close { client: self.id, why });
         self.asked.clear();
         for room in &mut self.rooms {
@@ -248,18 +252,18 @@ impl Client {
     async fn session(&mut self, socket: &mut Socket) -> Result<(), Ended> {
         let mut look = tokio::time::interval(Duration::from_millis(50));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut heard = Instant::now();
+        self.heard = Instant::now();
         let scattered = self.board.scattered.load(Relaxed);
         loop {
             let deaf = self.is_deaf();
             if deaf {
                 // It has only itself to blame.
-                heard = Instant::now();
-                self.asked.values_mut().for_each(|(_, since)| *since = heard);
+                self.heard = Instant::now();
+                self.asked.values_mut().for_each(|(_, since)| *since = self.heard);
             }
             tokio::select! {
                 message = socket.next(), if !deaf => {
-                    heard = Instant::now();
+                    self.heard = Instant::now();
                     match message {
                         Some(Ok(Message::Text(text))) => self.hear(socket, &text).await?,
                         Some(Ok(Message::Close(frame))) => {
@@ -278,7 +282,7 @@ impl Client {
                     if self.board.scattered.load(Relaxed) != scattered {
                         return Err("scattered".into());
                     }
-                    if heard.elapsed() > SILENCE {
+                    if self.heard.elapsed() > SILENCE {
                         return Err("silence".into());
                     }
                     if self.asked.values().any(|(_, since)| since.elapsed() > ANSWER) {
@@ -357,6 +361,7 @@ impl Client {
                 let frame = self.speak.publish(tag, &room.name, &pending.text, &format!("{mid:x}"), retry);
                 let (client, room, hash) = (self.id, room.number, hash(&pending.text));
                 self.history.record(Event::SendInvoke { client, room, mid, hash, retry });
+                self.board.absence.sent(mid, Instant::now());
                 self.say(socket, frame).await?;
             }
         }
@@ -406,6 +411,7 @@ impl Client {
                 let (client, number, at) = (self.id, self.rooms[index].number, stand.at);
                 self.history.record(Event::Recv { client, room: number, at, previous, id, mid: said, hash });
                 self.board.received.fetch_add(1, Relaxed);
+                said.into_iter().for_each(|mid| self.board.absence.received(mid, Instant::now()));
                 self.stand(index, stand);
                 Ok(())
             }
@@ -470,6 +476,7 @@ impl Client {
         }
         if self.rooms.iter().all(|room| room.is_joined) {
             self.board.set_online(self.id, true, self.through());
+            self.board.absence.back(self.id, Instant::now());
         }
     }
 

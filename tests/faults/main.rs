@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`world`] | services, stores, and a proxy on each link |
 //! | [`swarm`] | clients that [`speak`] both protocols; where they stand is on the [`board`] |
+//! | [`absence`] | how long they are away |
 //! | [`history`] | what they did and saw, one JSON line each |
 //! | [`rows`] | the faults of each row |
 //! | [`run`] | one row from start to verdict |
@@ -15,6 +16,7 @@
 #![expect(clippy::print_stdout, reason = "the report is the program's output")]
 #![expect(clippy::print_stderr, reason = "progress goes beside the report")]
 
+mod absence;
 mod board;
 mod checker;
 mod client;

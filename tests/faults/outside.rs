@@ -6,7 +6,7 @@
 //! scatter                   scattered                    everybody has connected anew
 //! storm, calm                                            everybody sends as fast as it can; or as planned
 //! strike WHAT               struck
-//! heal                      caught up after 340 ms, settled after 900 ms
+//! heal                      caught up after 340 ms, settled after 900 ms; 12 clients were away, ...
 //!                           everybody is back and has everything; every message on its way has an outcome
 //! end                       the verdict; the exit code is 0 when it is a pass
 //! ```
@@ -75,6 +75,7 @@ async fn steered(swarm: &Swarm, history: &History) -> Result<(), Red> {
             ("strike", what) => {
                 what.clone_into(&mut open);
                 history.record(Event::Fault { what: open.clone() });
+                board.absence.begin();
                 println!("struck");
             }
             ("heal", _) => {
@@ -86,7 +87,8 @@ async fn steered(swarm: &Swarm, history: &History) -> Result<(), Red> {
                 outcomes(swarm).await?;
                 history.record(Event::CaughtUp { what: open.clone() });
                 board.is_quiet.store(false, Relaxed);
-                println!("caught up after {caught_up} ms, settled after {} ms", begin.elapsed().as_millis());
+                let (settled, absence) = (begin.elapsed().as_millis(), board.absence.end());
+                println!("caught up after {caught_up} ms, settled after {settled} ms; {absence}");
             }
             ("end", _) => break,
             _ => return Err(format!("`{line}` is no word of these")),
