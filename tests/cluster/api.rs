@@ -2,8 +2,7 @@
 
 use crate::kube::Kube;
 use crate::moves::{chatting, heal};
-use crate::release::{self, NAME, NAMESPACE, kubectl, name, pods, settled};
-use serde_json::Value;
+use crate::release::{self, NAME, NAMESPACE, cost, kubectl, metric, name, pods, settled};
 
 /// Who uses the API, and what keeps its pods.
 const USERS: &[(&str, &str)] = &[("edge", "deployment/plaza-edge"), ("session", "deployment/plaza-session")];
@@ -65,11 +64,8 @@ fn holds_the_lease(kube: &Kube) -> Result<(), String> {
 
 fn costs(kube: &Kube) -> Result<(), String> {
     let edges = pods(kube, Some("edge"));
-    let cost = |pod: &Value| pod["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"].clone();
-    let costs: Vec<Value> = edges.iter().map(cost).collect();
-    let is_above_0 =
-        |cost: &Value| cost.as_str().and_then(|cost| cost.parse::<i32>().ok()).is_some_and(|cost| cost > 0);
-    if costs.iter().all(is_above_0) { Ok(()) } else { Err(format!("{costs:?}")) }
+    let costs: Vec<Option<i64>> = edges.iter().map(cost).collect();
+    if costs.iter().all(|cost| cost.is_some_and(|cost| cost > 0)) { Ok(()) } else { Err(format!("{costs:?}")) }
 }
 
 fn told_of_drain(kube: &Kube, pod: &str) -> Result<(), String> {
@@ -83,8 +79,5 @@ fn told_of_drain(kube: &Kube, pod: &str) -> Result<(), String> {
 
 /// Failed calls of the API that a pod counts, of every use.
 fn failures(kube: &Kube, pod: &str) -> f64 {
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics");
-    let metrics = kube.kubectl(&["get", "--raw", &path]);
-    let lines = metrics.lines().filter(|line| line.starts_with("plaza_kubernetes_failures_total"));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    metric(kube, pod, "plaza_kubernetes_failures_total").unwrap_or_else(|error| panic!("{error}"))
 }

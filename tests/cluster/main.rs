@@ -15,6 +15,7 @@
 //! | [`kube`] | a cluster, kubectl, helm |
 //! | [`release`] | Plaza installed in a namespace |
 //! | [`swarm`] | clients that chat and record, while the cluster moves |
+//! | [`crowd`] | clients that stay at one pod |
 //! | [`images`], [`install`], [`readme`] | checks of what a newcomer meets |
 //! | [`moves`], [`autoscaler`], [`policies`], [`api`], [`traces`] | checks of what a cluster does to Plaza |
 
@@ -22,6 +23,7 @@
 
 mod api;
 mod autoscaler;
+mod crowd;
 mod images;
 mod install;
 mod kube;
@@ -76,9 +78,11 @@ const CHECKS: &[Check] = &[
     check("cluster::c07_upgrade", "an upgrade of every service and the way back under traffic", |kube| {
         Box::pin(moves::upgrade_and_roll_back(kube))
     }),
-    check("cluster::c08_autoscaler", "the autoscaler adds edges under load and takes them away one by one", |kube| {
-        Box::pin(autoscaler::follows_the_load(kube))
-    }),
+    check(
+        "cluster::c08_autoscaler",
+        "the autoscaler adds edges under load and takes the emptiest away, one by one",
+        |kube| Box::pin(autoscaler::follows_the_load(kube)),
+    ),
     check("cluster::c09_policies", "strangers reach the edge and nothing else", |kube| {
         Box::pin(policies::let_nobody_else_in(kube))
     }),

@@ -69,6 +69,22 @@ pub(crate) fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().expect("every object has a name")
 }
 
+/// What it costs to delete a pod, as it says.
+pub(crate) fn cost(pod: &Value) -> Option<i64> {
+    pod["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"].as_str()?.parse().ok()
+}
+
+/// The sum of a metric over its labels, as a pod tells it.
+///
+/// # Errors
+/// The pod does not answer: the words of kubectl.
+pub(crate) fn metric(kube: &Kube, pod: &str, metric: &str) -> Result<f64, String> {
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics");
+    let metrics = kube.try_kubectl(&["get", "--raw", &path])?;
+    let is_of_it = |line: &&str| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' ']));
+    Ok(metrics.lines().filter(is_of_it).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+}
+
 /// Waits until no pod of it is ending any more.
 pub(crate) async fn wait_until_still(kube: &Kube) {
     let look = || {
