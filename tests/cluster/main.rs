@@ -17,7 +17,7 @@
 //! | [`swarm`] | clients that chat and record, while the cluster moves |
 //! | [`crowd`] | clients that stay at one pod |
 //! | [`images`], [`install`], [`readme`] | checks of what a newcomer meets |
-//! | [`moves`], [`autoscaler`], [`policies`], [`api`], [`traces`] | checks of what a cluster does to Plaza |
+//! | [`moves`], [`autoscaler`], [`policies`], [`api`], [`traces`], [`tls`] | checks of what a cluster does to Plaza |
 
 #![expect(clippy::print_stdout, reason = "the list of checks is the program's output")]
 
@@ -32,6 +32,7 @@ mod policies;
 mod readme;
 mod release;
 mod swarm;
+mod tls;
 mod traces;
 
 use futures_util::FutureExt;
@@ -92,10 +93,13 @@ const CHECKS: &[Check] = &[
     check("cluster::c11_traces", "a message is one trace in Jaeger, over pods", |kube| {
         Box::pin(traces::come_to_jaeger(kube))
     }),
-    check("cluster::c12_uninstall", "uninstall leaves nothing behind", |kube| {
+    check("cluster::c12_tls", "services speak TLS to each other, with certificates of both sides", |kube| {
+        Box::pin(tls::is_spoken_between_the_services(kube))
+    }),
+    check("cluster::c13_uninstall", "uninstall leaves nothing behind", |kube| {
         Box::pin(install::uninstall_leaves_nothing(kube))
     }),
-    check("cluster::c13_readme", "the quick start of the README works as it is written", |kube| {
+    check("cluster::c14_readme", "the quick start of the README works as it is written", |kube| {
         Box::pin(readme::installs_as_it_is_written(kube))
     }),
 ];

@@ -1,0 +1,69 @@
+//! TLS between the services, by values of the chart.
+
+use crate::kube::{Kube, succeed};
+use crate::release::{self, NAME, NAMESPACE, kubectl};
+use plaza_proto::session::GetSessionRequest;
+use plaza_proto::session::session_service_client::SessionServiceClient;
+use std::path::Path;
+use std::time::Duration;
+use tonic::Code;
+
+/// An authority, the services' certificate and the callers', as Secrets.
+const SECRETS: [&str; 3] = ["grpc-ca", "grpc-services", "grpc-callers"];
+
+/// A message goes from client to client, and `helm test` calls the session service.
+pub(crate) async fn is_spoken_between_the_services(kube: &Kube) {
+    // It makes the namespace, if nobody has.
+    release::apply(kube, &["values.yaml"], &[]);
+    let folder = plaza_tests::process::fresh_folder("tls");
+    certificates(&folder);
+    let file = |name: &str| folder.join(name).display().to_string();
+    let [ca, services, callers] = SECRETS;
+    let remove = || kubectl(kube, &["delete", "secret", "--ignore-not-found", ca, services, callers]);
+    remove();
+    kubectl(kube, &["create", "secret", "generic", ca, &format!("--from-file=ca.crt={}", file("ca.crt"))]);
+    for secret in [services, callers] {
+        let (cert, key) =
+            (format!("--cert={}", file(&format!("{secret}.crt"))), format!("--key={}", file(&format!("{secret}.key"))));
+        kubectl(kube, &["create", "secret", "tls", secret, &cert, &key]);
+    }
+    let values = format!("grpc.tls.existingSecret={services},grpc.tls.caSecret={ca},grpc.tls.clientSecret={callers}");
+    release::apply(kube, &["values.yaml"], &["--set", &values]);
+    kube.helm(&["test", NAME, "--namespace", NAMESPACE, "--timeout=3m"]);
+
+    let answered = plain_text_is_answered(kube).await;
+    assert!(!answered, "the session service answers without TLS");
+
+    release::apply(kube, &["values.yaml"], &[]);
+    let answered = plain_text_is_answered(kube).await;
+    assert!(answered, "without the values there is no TLS");
+    remove();
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+/// Whether the session service knows of nobody, when asked without TLS.
+async fn plain_text_is_answered(kube: &Kube) -> bool {
+    let (_session, addr) = release::forward(kube, &format!("service/{NAME}-session"), 50051).await;
+    let Ok(mut client) = SessionServiceClient::connect(format!("http://{addr}")).await else { return false };
+    let call = client.get_session(GetSessionRequest { session_id: "nobodynobodynobodyno".to_owned() });
+    let answer = tokio::time::timeout(Duration::from_secs(10), call).await;
+    answer.is_ok_and(|answer| answer.is_err_and(|status| status.code() == Code::NotFound))
+}
+
+/// `grpc-services` is for the services' names, `grpc-callers` for nobody's.
+fn certificates(folder: &Path) {
+    let openssl = |arguments: &str| {
+        let mut command = std::process::Command::new("openssl");
+        succeed(command.args(arguments.split(' ')).current_dir(folder)).unwrap_or_else(|error| panic!("{error}"));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
+    openssl(&format!("req -x509 {key} -subj /CN=ca -keyout ca.key -out ca.crt"));
+    let [_, services, callers] = SECRETS;
+    let names = format!("DNS:{NAME}-session.{NAMESPACE}.svc,DNS:{NAME}-fanout.{NAMESPACE}.svc");
+    for (secret, names) in [(services, names.as_str()), (callers, "DNS:callers")] {
+        openssl(&format!(
+            "req -x509 {key} -subj /CN={secret} -addext subjectAltName={names} -addext basicConstraints=CA:FALSE \
+             -CA ca.crt -CAkey ca.key -keyout {secret}.key -out {secret}.crt"
+        ));
+    }
+}
