@@ -61,6 +61,40 @@ async fn names_and_presence_outlive_the_loss_of_redis() {
     }
 }
 
+/// faults.md row 11: a promoted replica lacks what was written last, the lease is as it was, and no counter shows
+/// the loss.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_a_promoted_replica_lacks_is_told_again() {
+    let cluster = Cluster::start(1).await;
+    let url = format!("ws://{}/ws", cluster.edges[0].addr);
+    let (mut ws, _) = connect_async(url).await.unwrap();
+    say(&mut ws, "{\"hello\":{}}").await;
+    say(&mut ws, "{\"setUsername\":{\"username\":\"ada\"}}").await;
+    hear(&mut ws, "\"ok\"").await;
+    let mut service = SessionServiceClient::connect(cluster.session.url()).await.unwrap();
+    let mut listed = async || {
+        let ada = ListSessionsRequest { username: "ada".to_owned(), ..ListSessionsRequest::default() };
+        service.list_sessions(ada).await.unwrap().into_inner().sessions.len()
+    };
+    assert_eq!(listed().await, 1);
+
+    let client = redis::Client::open(cluster.redis.url()).unwrap();
+    let mut raw = client.get_multiplexed_async_connection().await.unwrap();
+    let mut lost: Vec<String> = Vec::new();
+    for keys in ["{plaza}:s:*", "{plaza}:c:*", "{plaza}:sessions"] {
+        lost.extend(redis::cmd("KEYS").arg(keys).query_async::<Vec<String>>(&mut raw).await.unwrap());
+    }
+    let () = redis::cmd("DEL").arg(&lost).query_async(&mut raw).await.unwrap();
+    assert_eq!(listed().await, 0, "{lost:?}");
+    // Another server has no scripts, by which it is known.
+    let () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut raw).await.unwrap();
+    let begin = Instant::now();
+    while listed().await != 1 {
+        assert!(begin.elapsed() < Duration::from_secs(15), "nobody tells it again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 async fn say(ws: &mut Socket, text: &str) {
     ws.send(Message::text(text)).await.unwrap();
 }

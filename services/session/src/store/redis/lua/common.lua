@@ -29,6 +29,12 @@ local function in_doubt()
   return doubt and tonumber(doubt) > now
 end
 
+-- What edges compare with what they knew: another one when the data was lost, or when some of it may have been.
+-- Who sees another one registers anew and tells all that it holds.
+local function told_boot()
+  return (call('HGET', K.boot, 'id') or '') .. (call('HGET', K.boot, 'doubt') or '')
+end
+
 -- Two keys, newest first; a new one when there is none or the newest is old.
 local function resume_keys(rotation_ms, candidate)
   local generations = {}
@@ -70,7 +76,7 @@ local function command(e, kind, sid, generation, detail)
   local number = call('HINCRBY', K.boot, 'commands', 1)
   local body = cjson.encode({ text(number), kind, sid, generation, detail })
   call('ZADD', K.edge_commands(e), number, body)
-  return { e, call('HGET', K.boot, 'id'), body }
+  return { e, told_boot(), body }
 end
 
 local function show(sid)

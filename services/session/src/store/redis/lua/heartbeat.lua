@@ -20,4 +20,4 @@ for _, edge in ipairs(call('ZRANGEBYSCORE', K.leases, '(' .. text(now), '+inf'))
   end
 end
 local mean = text(math.floor(sum / math.max(living, 1)))
-return { 'ok', before, mean, call('HGET', K.boot, 'id'), resume_keys(tonumber(ARGV[5]), ARGV[6]), commands }
+return { 'ok', before, mean, told_boot(), resume_keys(tonumber(ARGV[5]), ARGV[6]), commands }

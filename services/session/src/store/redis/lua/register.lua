@@ -46,4 +46,4 @@ if replaces ~= '' then
   call('HSET', K.edge(e), 'replaces', replaces)
 end
 call('ZADD', K.leases, text(now + lease_ms), e)
-return { 'ok', number, call('HGET', K.boot, 'id'), keys }
+return { 'ok', number, told_boot(), keys }
