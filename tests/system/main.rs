@@ -21,5 +21,6 @@ mod relay;
 mod servers;
 mod session_service;
 mod session_store;
+mod slow;
 mod tidy;
 mod trace;

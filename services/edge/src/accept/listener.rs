@@ -12,9 +12,10 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes that the kernel takes beyond what the peer's window lets it send. Its own bound grows to megabytes, in
-/// which a slow consumer would hide for minutes, and which nobody could take back.
+/// which a slow consumer would hide for minutes, and which nobody could take back. The age of a member's lag counts
+/// from the first frame that the kernel does not take, so a quiet room must not need long to get there.
 #[cfg(target_os = "linux")]
-const UNSENT: u32 = 64 * 1024;
+const UNSENT: u32 = 16 * 1024;
 
 /// Prepares an accepted socket: no Nagle, keepalive, and on Linux bounds for how long bytes stay unacknowledged
 /// and how many stay unsent.
