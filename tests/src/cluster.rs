@@ -1,7 +1,7 @@
 //! Plaza as it runs in production: services as processes of their own on real Redis and real NATS.
 
 use crate::nats::NatsServer;
-use crate::process::{Process, built};
+use crate::process::{Process, built, installed};
 use crate::redis::RedisServer;
 use std::net::SocketAddr;
 
@@ -24,11 +24,21 @@ impl Service {
 
     /// Like [`Self::start`], with variables.
     pub async fn start_with(program: &str, args: &[String], envs: &[(&str, String)]) -> Self {
+        Self::start_under(&[], program, args, envs).await
+    }
+
+    /// Like [`Self::start_with`], through another program that becomes it: `before` is its name and arguments.
+    pub async fn start_under(before: &[String], program: &str, args: &[String], envs: &[(&str, String)]) -> Self {
         let mut all: Vec<String> = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"]
             .map(str::to_owned)
             .into();
         all.extend_from_slice(args);
-        let mut process = Process::start(program, &built(program), &all, envs);
+        let mut path = built(program);
+        if let Some((other, its)) = before.split_first() {
+            let inner = std::mem::replace(&mut path, installed(other));
+            all = its.iter().cloned().chain([inner.display().to_string()]).chain(all).collect();
+        }
+        let mut process = Process::start(program, &path, &all, envs);
         let addr = process.listening("listen").await;
         let admin = process.listening("admin-listen").await;
         Self { process, addr, admin }
@@ -85,6 +95,14 @@ impl Cluster {
     /// # Panics
     /// When it does not become ready.
     pub async fn add_edge(&mut self, args: &[&str]) -> &Service {
+        self.add_edge_under(&[], args).await
+    }
+
+    /// Like [`Self::add_edge`], through another program that becomes it: `before` is its name and arguments.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn add_edge_under(&mut self, before: &[&str], args: &[&str]) -> &Service {
         let mut all = vec![
             "--peer-listen".into(),
             "127.0.0.1:0".into(),
@@ -98,7 +116,8 @@ impl Cluster {
             "1".into(),
         ];
         all.extend(args.iter().map(|&a| a.to_owned()));
-        let edge = Service::start_with("plaza-edge", &all, &self.envs).await;
+        let before: Vec<String> = before.iter().map(|&word| word.to_owned()).collect();
+        let edge = Service::start_under(&before, "plaza-edge", &all, &self.envs).await;
         wait_ready(edge.admin).await;
         self.edges.push(edge);
         self.edges.last().expect("one was just added")

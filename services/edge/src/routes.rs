@@ -5,7 +5,7 @@ use crate::accept::address::{Client, Peer, Proxies};
 use crate::accept::origin::{Origins, Verdict};
 use crate::accept::places::Places;
 use crate::accept::polling::{self, EngineIoEndpoint};
-use crate::accept::upgrade;
+use crate::accept::{Full, upgrade};
 use crate::config::Config;
 use crate::conn::{self, Chat, Connection, EdgeNumber, EngineIo, PlazaConnection, SocketIo};
 use crate::engine::{ShardHandle, SocketOptions};
@@ -18,7 +18,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::{HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{CONNECTION, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, StatusCode};
 use plaza_kit::admin::Readiness;
 use plaza_kit::telemetry::LogGate;
@@ -159,6 +159,11 @@ async fn pass(door: &Door, known: bool, mut request: Request, next: Next) -> Res
     if !known && door.public.readiness.is_draining() {
         let after = fastrand::u8(1..=15).to_string();
         return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, after)], "draining\n").into_response();
+    }
+    if !known && request.extensions().get::<Full>().is_some() {
+        let after = fastrand::u8(1..=15).to_string();
+        let headers = [(RETRY_AFTER, after), (CONNECTION, "close".to_owned())];
+        return (StatusCode::SERVICE_UNAVAILABLE, headers, "full\n").into_response();
     }
     if !known && let Some(places) = &door.public.places {
         let client = door.client(&request);

@@ -8,7 +8,7 @@
 //! With one shard on one core there is nothing to gain by a second thread: hub and upstream tasks run on
 //! the shard's runtime then, and a message passes through this process without a change of threads.
 
-use crate::accept::{self, HttpLimits};
+use crate::accept::{self, Ceiling, HttpLimits};
 use crate::bridge::Outlet;
 use crate::config::Config;
 use crate::control::{self, Ends};
@@ -208,9 +208,9 @@ fn start_shards(
         let router = public.routes(&shard.handle());
         let (stop, upstream) = (ends.stop.clone(), ends.upstream.clone());
         let thread = std::thread::Builder::new().name(format!("shard {index}")).spawn(move || {
-            let accept = listeners
-                .into_iter()
-                .map(|listener| accept::serve(listener, router.clone(), HttpLimits::default(), stop.clone()));
+            let limits = HttpLimits { ceiling: Ceiling::of_process(), ..HttpLimits::default() };
+            let accept =
+                listeners.into_iter().map(|listener| accept::serve(listener, router.clone(), limits, stop.clone()));
             runtime.block_on(async {
                 let (accepted, ran) = futures_util::future::join(join_all(accept), shard.run(stop.clone())).await;
                 for error in accepted.into_iter().chain([ran]).filter_map(Result::err) {

@@ -7,6 +7,7 @@ const LIMITS: HttpLimits = HttpLimits {
     header_timeout: Duration::from_millis(200),
     idle_timeout: Duration::from_secs(3_600),
     max_connections: 10,
+    ceiling: None,
 };
 /// No answer and no close may take longer: a guard against hanging.
 const PATIENCE: Duration = Duration::from_secs(30);

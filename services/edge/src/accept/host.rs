@@ -1,6 +1,7 @@
 //! The accept loop of a shard: an axum router on hyper's HTTP/1, one small task per HTTP connection.
 
 use super::address::Peer;
+use super::ceiling::{Full, Space};
 use super::head::Counted;
 use super::limits::HttpLimits;
 use super::listener::tune;
@@ -11,7 +12,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use plaza_kit::chaos::{self, Step};
+use plaza_kit::telemetry::LogGate;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +31,9 @@ const MAX_HEADERS: usize = 64;
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the loop rests when the system gives no more descriptors.
 const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
+
+/// One line a second of clients that are turned away.
+static FULL: LogGate = LogGate::per_second(1);
 
 /// Accepts and serves until `stop`; then the listener closes, open requests have five seconds to end, and
 /// idle connections end at once. Runs on a shard's current-thread runtime.
@@ -56,7 +62,19 @@ pub async fn serve(
             Ok((socket, peer, permit)) => {
                 chaos::step(Step::Accepted);
                 exhausted = false;
-                let connection = serve_connection(socket, peer, router.clone(), limits, tasks.clone(), stop.clone());
+                let space = limits.ceiling.map_or(Space::Enough, |ceiling| ceiling.space(socket.as_raw_fd()));
+                if space != Space::Enough
+                    && let Some(suppressed) = FULL.pass()
+                {
+                    let advice = "raise the limit of descriptors, or run more edges";
+                    tracing::warn!(suppressed, advice, "new clients are turned away: few descriptors are left");
+                }
+                if space == Space::None {
+                    continue;
+                }
+                let full = space == Space::Refuse;
+                let (router, tasks_of_it, stop) = (router.clone(), tasks.clone(), stop.clone());
+                let connection = serve_connection(socket, peer, full, router, limits, tasks_of_it, stop);
                 tasks.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -92,6 +110,7 @@ async fn accept(
 async fn serve_connection(
     socket: TcpStream,
     peer: Peer,
+    full: bool,
     router: Router,
     limits: HttpLimits,
     tasks: TaskTracker,
@@ -101,6 +120,9 @@ async fn serve_connection(
         // For `upgrade`, whose hand-over outlives the request.
         request.extensions_mut().insert(tasks.clone());
         request.extensions_mut().insert(peer);
+        if full {
+            request.extensions_mut().insert(Full);
+        }
         router.clone().oneshot(request.map(Body::new))
     });
     let socket = Counted::new(socket);

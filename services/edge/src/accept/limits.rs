@@ -1,5 +1,6 @@
 //! Bounds of the HTTP phase.
 
+use super::ceiling::Ceiling;
 use std::time::Duration;
 
 /// Bounds of the HTTP phase.
@@ -12,10 +13,17 @@ pub struct HttpLimits {
     pub idle_timeout: Duration,
     /// HTTP connections (not upgraded ones) at once; more wait in the listen backlog.
     pub max_connections: usize,
+    /// Clients beyond it are turned away. `None`: those that knock here may take the last descriptor.
+    pub ceiling: Option<Ceiling>,
 }
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        Self { header_timeout: Duration::from_secs(5), idle_timeout: Duration::from_secs(75), max_connections: 16_384 }
+        Self {
+            header_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(75),
+            max_connections: 16_384,
+            ceiling: None,
+        }
     }
 }

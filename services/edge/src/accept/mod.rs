@@ -2,6 +2,7 @@
 
 pub mod address;
 pub(crate) mod answers;
+mod ceiling;
 mod head;
 mod host;
 mod limits;
@@ -11,6 +12,8 @@ pub mod places;
 pub mod polling;
 mod upgrade;
 
+pub use ceiling::Ceiling;
+pub(crate) use ceiling::Full;
 pub use host::serve;
 pub use limits::HttpLimits;
 pub use listener::tune;

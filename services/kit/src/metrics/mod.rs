@@ -12,6 +12,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 pub use calls::{Exemplars, GrpcCalls};
+pub use process::descriptor_limit;
 
 use crate::kubernetes;
 

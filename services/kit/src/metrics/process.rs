@@ -40,9 +40,8 @@ impl Collector for Process {
         if let Some(open) = open_descriptors() {
             gauge("process_open_fds", "Open descriptors: sockets, files and others", open)?;
         }
-        let most = fs::read_to_string("/proc/self/limits").ok().and_then(|text| descriptor_limit(&text));
-        if let Some(most) = most {
-            gauge("process_max_fds", "Descriptors that the process may have", most)?;
+        if let Some(most) = descriptor_limit() {
+            gauge("process_max_fds", "Descriptors that the process may have", most as f64)?;
         }
         if let Some(seconds) = fs::read_to_string("/proc/self/stat").ok().and_then(|text| cpu_seconds(&text)) {
             let metric = ConstCounter::new(seconds);
@@ -65,7 +64,12 @@ fn resident_bytes(status: &str) -> Option<f64> {
     Some(kilobytes.trim().strip_suffix(" kB")?.parse::<f64>().ok()? * 1024.0)
 }
 
-fn descriptor_limit(limits: &str) -> Option<f64> {
+/// Descriptors that the process may have; `None` where the system does not tell, or sets no limit.
+pub fn descriptor_limit() -> Option<u64> {
+    descriptor_limit_in(&fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+fn descriptor_limit_in(limits: &str) -> Option<u64> {
     let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     soft.split_whitespace().next()?.parse().ok()
 }
@@ -85,9 +89,9 @@ mod tests {
     fn what_the_kernel_says_is_read() {
         assert_eq!(resident_bytes("VmPeak:\t  9 kB\nVmRSS:\t   100 kB\n"), Some(102_400.0));
         let limits = "Max open files            1024                 524288               files\n";
-        assert_eq!(descriptor_limit(limits), Some(1024.0));
+        assert_eq!(descriptor_limit_in(limits), Some(1024));
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 1 0";
         assert_eq!(cpu_seconds(stat), Some(3.0));
-        assert_eq!((resident_bytes(""), descriptor_limit("x"), cpu_seconds("1 (a) S")), (None, None, None));
+        assert_eq!((resident_bytes(""), descriptor_limit_in("x"), cpu_seconds("1 (a) S")), (None, None, None));
     }
 }
