@@ -349,6 +349,7 @@ impl Hub {
             self.tails_due.extend(self.offsets.unproven());
             self.session.set_connections(self.conns.len());
             self.metrics.tick(self.conns.by_variant(), self.rooms.len(), self.link.unresolved(), self.ring_bytes);
+            self.metrics.wait(self.session.waiting());
             self.metrics.ages(self.watch.beat_age(now), self.watch.echo_age(now));
         }
     }

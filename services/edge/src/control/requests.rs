@@ -9,6 +9,7 @@ use super::room::Rooms;
 use crate::bridge::Op as Wish;
 use crate::bridge::{ConnKey, HistoryFrom, Inbound, Joined, Reply, Request, RoomId, SessionId, Variant};
 use crate::feed::sequencer;
+use crate::upstream::admission::Class;
 use crate::upstream::publish::{Origin, Resolved};
 use crate::upstream::read::ReadKey;
 use crate::upstream::session::Applied;
@@ -61,6 +62,15 @@ impl Asked {
             Self::Open(key, id, _) | Self::Rename(key, id) | Self::Join { to: key, id, .. } => (*key, *id),
             Self::Recover(resuming) => resuming.from(),
             Self::Late(to, _) => (*to, 0),
+        }
+    }
+
+    /// Whom it may hold up. A session that is told late is in already, and its end must not overtake it.
+    fn class(&self) -> Class {
+        match self {
+            Self::Open(..) => Class::New,
+            Self::Recover(_) => Class::Resume,
+            Self::Rename(..) | Self::Late(..) | Self::Join { .. } => Class::Established,
         }
     }
 }
@@ -125,7 +135,10 @@ impl Hub {
     pub(super) fn ask(&mut self, op: op::Op, asked: Asked) -> Result<(), Code> {
         self.next_ask += 1;
         let context = self.traces.context(asked.from().0, asked.from().1);
-        self.session.ask(Op { op: Some(op) }, self.next_ask, context)?;
+        let class = asked.class();
+        let result = self.session.ask(class, Op { op: Some(op) }, self.next_ask, context);
+        self.metrics.admitted(class, result.is_ok());
+        result?;
         self.asked.insert(self.next_ask, asked);
         Ok(())
     }
@@ -152,7 +165,6 @@ impl Hub {
 
     /// The session service has applied something, or has not.
     pub(super) fn on_applied(&mut self, tag: u64, result: Result<Applied, (Code, String)>) {
-        self.session.answered();
         let asked = self.asked.remove(&tag);
         if matches!(asked, Some(Asked::Open(..) | Asked::Recover(_))) {
             chaos::step(Step::Leased);
@@ -266,8 +278,16 @@ impl Hub {
     pub(super) fn close_session(&mut self, key: ConnKey, recoverable: bool) {
         let Some(conn) = self.forget(key) else { return };
         let recoverable = recoverable && conn.open && conn.pid.is_some();
+        let session_id = conn.identity.session.to_string();
+        if !conn.open
+            && let Some(tag) = self.session.withdraw_open(&session_id)
+        {
+            // Nobody has heard of it.
+            self.asked.remove(&tag);
+            return;
+        }
         let close = Close {
-            session_id: conn.identity.session.to_string(),
+            session_id,
             generation: conn.generation,
             recoverable_ms: if recoverable { self.recovery_ms } else { 0 },
             pid: String::new(),

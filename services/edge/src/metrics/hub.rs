@@ -3,6 +3,7 @@
 use super::{Labels, UpstreamMetrics, begin_at_zero};
 use crate::bridge::Variant;
 use crate::feed::FeedItem;
+use crate::upstream::admission::Class;
 use plaza_kit::metrics::{Exemplars, GrpcCalls};
 use plaza_proto::code::Code;
 use plaza_proto::feed::FeedMessage;
@@ -60,6 +61,8 @@ pub struct HubMetrics {
     published: Counter,
     resets: Family<Labels, Counter>,
     recoveries: Family<Labels, Counter>,
+    admissions: Family<[(&'static str, &'static str); 2], Counter>,
+    waiting: Family<Labels, Gauge>,
     /// Reads that repaired a room, or let it begin.
     pub repairs: Counter,
     /// Times that every room was checked.
@@ -87,6 +90,8 @@ impl HubMetrics {
             publishes,
             resets: Family::default(),
             recoveries: Family::default(),
+            admissions: Family::default(),
+            waiting: Family::default(),
             repairs: Counter::default(),
             resyncs: Counter::default(),
             unknown_events: Counter::default(),
@@ -110,6 +115,16 @@ impl HubMetrics {
             "plaza_recoveries",
             "Sessions that clients asked to continue, by result",
             m.recoveries.clone(),
+        );
+        registry.register(
+            "plaza_admissions",
+            "Wishes for the session service by class, and whether they may wait or are refused as busy",
+            m.admissions.clone(),
+        );
+        registry.register(
+            "plaza_session_waiting",
+            "Operations that wait for the session service, by class",
+            m.waiting.clone(),
         );
         registry.register("plaza_resets", "Rooms whose members lost their place, by reason", m.resets.clone());
         registry.register(
@@ -139,6 +154,12 @@ impl HubMetrics {
         );
         // Series that alerts compare with their past exist from the start.
         metrics.tick([0; Variant::COUNT], 0, 0, 0);
+        metrics.wait([0; Class::ALL.len()]);
+        for class in Class::ALL {
+            for result in ["ok", "busy"] {
+                let _zero = metrics.admissions.get_or_create(&[("class", class.as_str()), ("result", result)]);
+            }
+        }
         begin_at_zero(&metrics.publishes, "result", &["ok", "busy", "rate_limited", "timeout", "unavailable"]);
         begin_at_zero(&metrics.recoveries, "result", &["complete", "incomplete", "unknown"]);
         begin_at_zero(&metrics.resets, "reason", &["epoch", "rolled_back", "trimmed", "unavailable"]);
@@ -163,6 +184,19 @@ impl HubMetrics {
     /// the session is ("unknown").
     pub fn recovered(&self, result: &'static str) {
         self.recoveries.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// A wish for the session service may wait for its turn, or is refused.
+    pub fn admitted(&self, class: Class, taken: bool) {
+        let result = if taken { "ok" } else { "busy" };
+        self.admissions.get_or_create(&[("class", class.as_str()), ("result", result)]).inc();
+    }
+
+    /// Operations that wait for the session service now, by class.
+    pub fn wait(&self, waiting: [usize; Class::ALL.len()]) {
+        for (class, count) in Class::ALL.into_iter().zip(waiting) {
+            self.waiting.get_or_create(&[("class", class.as_str())]).set(count as i64);
+        }
     }
 
     /// Members of a room lost their place.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+pub mod admission;
 pub mod publish;
 pub mod read;
 pub mod registration;

@@ -7,6 +7,7 @@
 //! finds its replica away is made once more at another one, as long as such calls are few. One that
 //! somebody waits for fails when the service does; one that is owed is kept until it has been applied.
 
+use super::admission::{Class, Lines, Wish};
 use super::registration::{Registration, SharedKey};
 use super::replicas::Replicas;
 use super::{Backoff, CALL, Context, Outcome};
@@ -43,8 +44,6 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const RETRY_SHARE: f64 = 0.1;
 /// Second attempts that are saved up at most.
 const RETRIES: f64 = 10.0;
-/// Awaited operations that the hub lets wait.
-const AWAITED: usize = 4_096;
 
 /// What the session link tells the hub.
 #[derive(Debug)]
@@ -89,14 +88,19 @@ struct Entry {
     context: Option<SpanContext>,
 }
 
+impl Wish for Entry {
+    fn is_awaited(&self) -> bool {
+        self.tag.is_some()
+    }
+}
+
 /// The hub's end of the link.
 #[derive(Debug)]
 pub struct SessionLink {
-    queue: VecDeque<Entry>,
+    lines: Lines<Entry>,
     entries: mpsc::Sender<Entry>,
     done: mpsc::Sender<String>,
     connections: Arc<AtomicU32>,
-    awaited: usize,
 }
 
 impl SessionLink {
@@ -132,36 +136,38 @@ impl SessionLink {
             acknowledged: 0,
         };
         shutdown.spawn("session link", lease.run());
-        Self { queue: VecDeque::new(), entries, done, connections, awaited: 0 }
+        Self { lines: Lines::default(), entries, done, connections }
     }
 
     /// Asks for an operation; [`SessionEvent::Applied`] follows with the tag.
     ///
     /// # Errors
-    /// [`Code::Busy`]: 4,096 operations wait already.
-    pub fn ask(&mut self, op: Op, tag: u64, context: Option<SpanContext>) -> Result<(), Code> {
-        if self.awaited >= AWAITED {
-            return Err(Code::Busy);
-        }
-        self.awaited += 1;
-        self.queue.push_back(Entry { op, tag: Some(tag), context });
-        Ok(())
+    /// [`Code::Busy`]: too many of its class wait already.
+    pub fn ask(&mut self, class: Class, op: Op, tag: u64, context: Option<SpanContext>) -> Result<(), Code> {
+        self.lines.ask(class, Entry { op, tag: Some(tag), context })
     }
 
     /// An operation that must be applied some day. Their number is bounded by the sessions and
     /// memberships that were.
     pub fn owe(&mut self, op: Op) {
-        self.queue.push_back(Entry { op, tag: None, context: None });
+        self.lines.owe(Entry { op, tag: None, context: None });
     }
 
-    /// One that was asked for has its result.
-    pub fn answered(&mut self) {
-        self.awaited = self.awaited.saturating_sub(1);
+    /// A new session that was asked for is not wanted any more: its tag, when it has not been handed on yet. What is
+    /// owed would overtake it otherwise.
+    pub fn withdraw_open(&mut self, session_id: &str) -> Option<u64> {
+        let opens = |entry: &Entry| matches!(&entry.op.op, Some(op::Op::Open(open)) if open.session_id == session_id);
+        self.lines.withdraw(Class::New, opens)?.tag
+    }
+
+    /// How many operations of each class wait to be handed on.
+    pub fn waiting(&self) -> [usize; Class::ALL.len()] {
+        self.lines.waiting()
     }
 
     /// Forgets what has not been sent: a new lease begins, and everything is told again.
     pub fn forget_owed(&mut self) {
-        self.queue.retain(|entry| entry.tag.is_some());
+        self.lines.forget_owed();
     }
 
     /// Reports a command as carried out; a lost report only means that the command comes again.
@@ -176,10 +182,10 @@ impl SessionLink {
 
     /// Hands on what has gathered. Called once after each round of the hub.
     pub fn pump(&mut self) {
-        while let Some(entry) = self.queue.pop_front() {
+        while let Some((class, entry)) = self.lines.pop() {
             if let Err(refused) = self.entries.try_send(entry) {
                 let (mpsc::error::TrySendError::Full(entry) | mpsc::error::TrySendError::Closed(entry)) = refused;
-                self.queue.push_front(entry);
+                self.lines.put_back(class, entry);
                 return;
             }
         }
