@@ -2,6 +2,7 @@
 
 use crate::absence::Absence;
 use crate::history::At;
+use crate::latency::Latency;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
@@ -30,15 +31,17 @@ pub(crate) struct Board {
     pub(crate) is_storm: AtomicBool,
     /// How often all clients were told to connect anew.
     pub(crate) scattered: AtomicU64,
-    /// Every fifth client of the swarm's own reads nothing.
+    /// Every fifth client of the swarm's own reads nothing, or nearly nothing.
     pub(crate) is_deaf: AtomicBool,
     /// How long clients are away.
     pub(crate) absence: Absence,
+    /// Of messages, at clients that always read.
+    pub(crate) latency: Latency,
     /// Epochs in the order in which they appeared.
     epochs: Mutex<Vec<u64>>,
 }
 
-/// Whether a client is among those who read nothing when the board says so.
+/// Whether a client is among those who read nothing, or only now and then, when the board says so.
 pub(crate) fn may_be_deaf(client: u32) -> bool {
     client.is_multiple_of(5)
 }
@@ -65,6 +68,7 @@ impl Board {
             scattered: AtomicU64::new(0),
             is_deaf: AtomicBool::new(false),
             absence: Absence::default(),
+            latency: Latency::new(),
             epochs: Mutex::default(),
         }
     }

@@ -17,12 +17,15 @@
 #![expect(clippy::print_stderr, reason = "progress goes beside the report")]
 
 mod absence;
+mod attack;
 mod board;
 mod checker;
 mod client;
 mod history;
+mod latency;
 mod outside;
 mod peer;
+mod person;
 mod report;
 mod rows;
 mod run;

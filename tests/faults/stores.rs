@@ -1,9 +1,71 @@
-//! NATS, as one server or as three that keep the stream together.
+//! The stores: NATS, as one server or as three that keep the stream together, and Redis, as one server or as a
+//! master with a replica that three sentinels promote.
 
 use plaza_proto::subject::STREAM;
 use plaza_tests::nats::NatsServer;
 use plaza_tests::nats_cluster::NatsCluster;
 use plaza_tests::process::Process;
+use plaza_tests::redis::RedisServer;
+use plaza_tests::redis_sets::RedisFailover;
+
+/// Redis.
+#[derive(Debug)]
+pub(crate) enum Redis {
+    One(RedisServer),
+    Watched(Box<RedisFailover>),
+}
+
+impl Redis {
+    /// Starts one server, or two and their sentinels.
+    pub(crate) async fn start(sentinels: bool) -> Self {
+        if sentinels {
+            Self::Watched(RedisFailover::start().await.into())
+        } else {
+            Self::One(RedisServer::start().await)
+        }
+    }
+
+    /// The two servers.
+    ///
+    /// # Panics
+    /// With one.
+    pub(crate) fn watched(&self) -> &RedisFailover {
+        match self {
+            Self::Watched(servers) => servers,
+            Self::One(_) => panic!("the row is made for two servers"),
+        }
+    }
+
+    pub(crate) fn process(&self, server: usize) -> &Process {
+        match self {
+            Self::One(one) => one.process(),
+            Self::Watched(servers) => servers.process(server),
+        }
+    }
+
+    /// Ends the only server at once.
+    ///
+    /// # Panics
+    /// With two.
+    pub(crate) fn kill(&mut self) {
+        self.single().kill();
+    }
+
+    /// Starts the only server again, empty.
+    ///
+    /// # Panics
+    /// With two.
+    pub(crate) async fn restart(&mut self) {
+        self.single().restart().await;
+    }
+
+    fn single(&mut self) -> &mut RedisServer {
+        match self {
+            Self::One(one) => one,
+            Self::Watched(_) => panic!("the row is made for one server"),
+        }
+    }
+}
 
 /// The servers.
 #[derive(Debug)]

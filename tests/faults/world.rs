@@ -1,13 +1,12 @@
 //! All of Plaza as processes, each link through a proxy of its own, so that a service may come back on
 //! another port and a link may fail while both of its ends live.
 
-use crate::stores::Nats;
+use crate::stores::{Nats, Redis};
 use plaza_kit::chaos::Rule;
 use plaza_tests::balancer::Balancer;
 use plaza_tests::cluster::{Service, http_get, wait_ready};
 use plaza_tests::process::{PATIENCE, Process, installed};
 use plaza_tests::proxy::Proxy;
-use plaza_tests::redis::RedisServer;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -63,9 +62,20 @@ impl Node {
         self.launch_with(&[("PLAZA_FAILPOINTS", failpoints.to_owned())]).await;
     }
 
+    /// Starts it with so few descriptors.
+    pub(crate) async fn launch_with_descriptors(&mut self, count: u32) {
+        let limited = ["prlimit".to_owned(), format!("--nofile={count}")];
+        let admin = self.launch_under(&limited, &[]).await;
+        wait_ready(admin).await;
+    }
+
     async fn launch_with(&mut self, envs: &[(&str, String)]) -> SocketAddr {
+        self.launch_under(&[], envs).await
+    }
+
+    async fn launch_under(&mut self, before: &[String], envs: &[(&str, String)]) -> SocketAddr {
         let envs = [&self.envs, envs].concat();
-        let service = Service::start_with(self.program, &self.args, &envs).await;
+        let service = Service::start_under(before, self.program, &self.args, &envs).await;
         self.front.target(Some(service.addr));
         let admin = service.admin;
         self.service = Some(service);
@@ -102,12 +112,17 @@ impl Node {
         self.service.as_ref().map(|service| service.addr)
     }
 
-    /// A counter with this label, as it tells it now.
+    /// Where it tells how it is.
+    pub(crate) fn admin(&self) -> Option<SocketAddr> {
+        self.service.as_ref().map(|service| service.admin)
+    }
+
+    /// A counter or gauge with these labels, as it tells it now.
     pub(crate) async fn counter(&self, series: &str) -> u64 {
         let Some(service) = &self.service else { return 0 };
         let text = http_get(service.admin, "/metrics").await.unwrap_or_default();
-        let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
-        value.unwrap_or(0)
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse::<f64>().ok());
+        value.unwrap_or(0.0) as u64
     }
 
     /// Sends it a signal by name.
@@ -150,9 +165,9 @@ pub(crate) struct World {
     pub(crate) edges: Vec<Node>,
     pub(crate) sessions: Vec<Node>,
     pub(crate) fanouts: Vec<Node>,
-    pub(crate) redis: RedisServer,
+    pub(crate) redis: Redis,
     pub(crate) nats: Nats,
-    /// From session to Redis.
+    /// From session to Redis, when it is one server.
     pub(crate) to_redis: Proxy,
     /// From edges to each NATS server.
     pub(crate) edges_to_nats: Arc<[Proxy]>,
@@ -169,8 +184,16 @@ pub(crate) struct World {
 impl World {
     /// Starts Redis, NATS, two session services, two fanout services and `edges` edges.
     pub(crate) async fn start(edges: usize, setup: &Setup, logs: &Path) -> Self {
-        let (redis, nats) = tokio::join!(RedisServer::start(), Nats::start(setup.servers));
-        let to_redis = Proxy::start(Some(address(&redis.url()))).await;
+        let (redis, nats) = tokio::join!(Redis::start(setup.sentinels), Nats::start(setup.servers));
+        let to_redis = Proxy::start(None).await;
+        let redis_url = match &redis {
+            Redis::One(server) => {
+                to_redis.target(Some(address(&server.url())));
+                format!("redis://{}/", to_redis.addr())
+            }
+            // Sentinels name the servers themselves: no link stands between.
+            Redis::Watched(servers) => servers.url(),
+        };
         let (mut edges_to_nats, mut fanouts_to_nats) = (Vec::new(), Vec::new());
         for url in nats.urls() {
             edges_to_nats.push(Proxy::start(Some(address(&url))).await);
@@ -193,10 +216,8 @@ impl World {
         let all =
             |nodes: &[Node]| nodes.iter().map(|n| format!("http://{}", n.front.addr())).collect::<Vec<_>>().join(",");
         let fanout_addr = all(&fanouts);
-        let args: Vec<String> =
-            ["--redis-url", &format!("redis://{}/", to_redis.addr()), "--fanout-addr", &fanout_addr]
-                .map(str::to_owned)
-                .into();
+        let args = ["--redis-url", &redis_url, "--fanout-addr", &fanout_addr];
+        let args: Vec<String> = args.iter().chain(setup.session).map(|&arg| arg.to_owned()).collect();
         let mut sessions = Vec::new();
         for n in 0..2 {
             sessions.push(Node::start(format!("session{n}"), "plaza-session", args.clone(), &base).await);
@@ -310,7 +331,7 @@ impl World {
     pub(crate) async fn pause(&mut self, which: Store) {
         let process = match which {
             Store::Nats(server) => self.nats.process(server),
-            Store::Redis => self.redis.process(),
+            Store::Redis(server) => self.redis.process(server),
         };
         process.signal("STOP");
         let begin = std::time::Instant::now();
@@ -352,6 +373,10 @@ pub(crate) struct Setup {
     pub(crate) fanout: &'static [&'static str],
     /// More arguments of edges.
     pub(crate) edge: &'static [&'static str],
+    /// More arguments of session services.
+    pub(crate) session: &'static [&'static str],
+    /// Redis is a master with a replica and three sentinels.
+    pub(crate) sentinels: bool,
     /// NATS servers: 1 or 3.
     pub(crate) servers: usize,
     /// With stock clients.
@@ -380,7 +405,7 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Store {
     Nats(usize),
-    Redis,
+    Redis(usize),
 }
 
 /// What faults have done so far.

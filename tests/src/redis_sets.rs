@@ -167,15 +167,45 @@ impl RedisFailover {
     /// # Panics
     /// When it does not within [`PATIENCE`].
     pub async fn replicated(&self, master: usize) {
-        let at = async |server: usize, field: &str| -> Option<u64> {
-            let info: String = self.servers[server].ask(&["INFO", "replication"]).await.ok()?;
-            info.lines().find_map(|line| line.trim().strip_prefix(field)?.strip_prefix(':')?.parse().ok())
-        };
         until("replica that has caught up", async || {
-            let wanted = at(master, "master_repl_offset").await?;
-            (at(1 - master, "slave_repl_offset").await? >= wanted).then_some(())
+            let wanted: u64 = self.field(master, "master_repl_offset").await?.parse().ok()?;
+            let there: u64 = self.field(1 - master, "slave_repl_offset").await?.parse().ok()?;
+            (self.is_linked(1 - master).await && there >= wanted).then_some(())
         })
         .await;
+    }
+
+    /// What a server says of its part in the replication.
+    async fn field(&self, server: usize, name: &str) -> Option<String> {
+        let info: String = self.servers[server].ask(&["INFO", "replication"]).await.ok()?;
+        info.lines().find_map(|line| Some(line.trim().strip_prefix(name)?.strip_prefix(':')?.to_owned()))
+    }
+
+    /// Whether a replica hears its master.
+    pub async fn is_linked(&self, replica: usize) -> bool {
+        self.field(replica, "master_link_status").await.is_some_and(|status| status == "up")
+    }
+
+    /// Both live, and the replica hears no more of its master, until [`Self::mend`]: what is written from now on is
+    /// the master's alone.
+    ///
+    /// # Panics
+    /// When the replica does not answer.
+    pub async fn part(&self, master: usize) {
+        let replica = &self.servers[1 - master];
+        let () = replica.ask(&["CONFIG", "SET", "masterauth", "wrong"]).await.expect("the replica runs");
+        let _cut: u64 = replica.ask(&["CLIENT", "KILL", "TYPE", "master"]).await.expect("the replica runs");
+        until("replica without its master", async || (!self.is_linked(1 - master).await).then_some(())).await;
+    }
+
+    /// Each server can follow the other one again.
+    ///
+    /// # Panics
+    /// When one of them does not answer.
+    pub async fn mend(&self) {
+        for server in &self.servers {
+            let () = server.ask(&["CONFIG", "SET", "masterauth", SECRET]).await.expect("the server runs");
+        }
     }
 
     /// Whether a server takes orders from the other one, as it says itself.

@@ -1,6 +1,6 @@
 //! What the nemesis can do to a running Plaza, one fault each: strike, wait, heal, and everybody catches up.
 
-use crate::board::may_be_deaf;
+use super::redis;
 use crate::run::{Red, Run};
 use crate::world::{Kind, Store};
 use plaza_tests::proxy::{Faults, Proxy, Way};
@@ -21,8 +21,8 @@ pub(super) async fn mixed(run: &mut Run) -> Result<(), Red> {
         7..=8 => kill(run, Kind::Fanout, n).await,
         9 => restart_nats(run, n.is_multiple_of(2)).await,
         10 => pause_nats(run, n == 5).await,
-        11 => lose_redis(run).await,
-        12 => hang_redis(run).await,
+        11 => redis::lose(run).await,
+        12 => redis::hang(run).await,
         13 => restart_edge(run, n % 3).await,
         14 => freeze_nats_links(run, n.is_multiple_of(2)).await,
         _ => cut_links(run).await,
@@ -139,35 +139,6 @@ pub(super) async fn pause_nats(run: &mut Run, and_kill: bool) -> Result<(), Red>
         run.world.nats.restart(0).await;
     } else {
         run.world.nats.process(0).signal("CONT");
-    }
-    run.heal().await
-}
-
-pub(super) async fn lose_redis(run: &mut Run) -> Result<(), Red> {
-    run.strike("kill -9 of Redis, everything lost");
-    run.world.kill_redis();
-    // Chat goes on without it.
-    run.caught_up("the loss of Redis").await?;
-    run.world.redis.restart().await;
-    run.heal().await
-}
-
-pub(super) async fn hang_redis(run: &mut Run) -> Result<(), Red> {
-    let pause = if run.scale.is_small {
-        run.seconds(2.0, 4.0)
-    } else {
-        run.seconds(5.0, if run.row == 26 { 20.0 } else { 60.0 })
-    };
-    run.strike(format!("Redis hangs for {:.1} s", pause.as_secs_f64()));
-    run.world.pause(Store::Redis).await;
-    let before = run.swarm.board.acknowledged.load(Relaxed);
-    run.sleep(pause).await;
-    let meanwhile = run.swarm.board.acknowledged.load(Relaxed) - before;
-    run.world.redis.process().signal("CONT");
-    // Half of what the swarm sends in quiet times, to leave room for a busy machine.
-    let least = (run.scale.rate * pause.as_secs_f64() / 2.0) as u64;
-    if meanwhile < least {
-        return Err(format!("only {meanwhile} messages were acknowledged while Redis hung; {least} were due"));
     }
     run.heal().await
 }
@@ -301,47 +272,6 @@ pub(super) async fn lame_session(run: &mut Run, n: usize) -> Result<(), Red> {
     run.world.sessions[lame].front.reset_all();
     run.world.sessions[lame].front.heal();
     run.heal().await
-}
-
-/// Every fifth client reads nothing any more. Each is sent away, continues where it stood, and nobody else waits.
-pub(super) async fn deafen(run: &mut Run) -> Result<(), Red> {
-    let board = run.swarm.board.clone();
-    let own = run.scale.clients - run.scale.stock;
-    let deaf = u64::from(own.div_ceil(5));
-    for _ in 0..if run.scale.is_small { 1 } else { 3 } {
-        run.some_load().await;
-        run.strike(format!("{deaf} of {} clients stop to read", run.scale.clients));
-        let before = sent_away(run).await;
-        let begin = std::time::Instant::now();
-        board.is_deaf.store(true, Relaxed);
-        while sent_away(run).await < before + deaf {
-            if begin.elapsed() > crate::run::LIMIT {
-                let gone = sent_away(run).await - before;
-                board.is_deaf.store(false, Relaxed);
-                return Err(format!("{gone} of {deaf} clients that did not read were sent away"));
-            }
-            run.sleep(Duration::from_millis(100)).await;
-        }
-        run.note(format!("all that did not read were sent away after {:.1} s", begin.elapsed().as_secs_f64()));
-        let (seqs, whole) = (board.acknowledged_seqs(), board.clone());
-        let reads = move |client: u32| client >= own || !may_be_deaf(client);
-        run.wait("everybody who reads has everything", || whole.behind_of(&seqs, reads) == 0).await?;
-        board.is_deaf.store(false, Relaxed);
-        (0..deaf).for_each(|_| run.world.hit());
-        run.heal().await?;
-    }
-    Ok(())
-}
-
-/// Clients that were cut off: by their lag, or by the kernel where a quiet room filled no more than its buffers.
-async fn sent_away(run: &Run) -> u64 {
-    let mut sum = 0;
-    for edge in &run.world.edges {
-        for cause in ["slow", "transport"] {
-            sum += edge.counter(&format!("plaza_closes_total{{cause=\"{cause}\"}}")).await;
-        }
-    }
-    sum
 }
 
 /// Every service comes back with a clock that is minutes off, each by another time.

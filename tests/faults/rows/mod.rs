@@ -3,10 +3,14 @@
 //! | module | job |
 //! |---|---|
 //! | [`faults`] | one fault after the other |
+//! | [`crowd`] | clients that do not read, attack, or use up an edge |
+//! | [`redis`] | Redis empty, hanging, or replaced by a replica |
 //! | [`steps`] | services that end at a named step of their work |
 //! | [`store`] | a log that is rolled back, deleted, poisoned or full |
 
+mod crowd;
 mod faults;
+mod redis;
 mod steps;
 mod store;
 
@@ -25,6 +29,8 @@ pub(crate) struct Row {
     plan: Plan,
     /// More arguments of the fanout services.
     fanout: &'static [&'static str],
+    /// Redis is watched by sentinels, and names are unique.
+    sentinels: bool,
     /// NATS servers.
     servers: Servers,
     /// Clients must reconnect and resume in it.
@@ -67,6 +73,7 @@ const fn row(number: u32, about: &'static str, plan: Plan) -> Row {
         about,
         plan,
         fanout: &[],
+        sentinels: false,
         servers: Servers::One,
         resumes: false,
         resets: false,
@@ -110,9 +117,20 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row { resets: true, ..row(8, "the stream is deleted", Plan::Each(|run, _| Box::pin(store::delete_stream(run)))) },
     row(9, "the disk of NATS is full", Plan::Once(|run| Box::pin(store::with_small_disk(run)))),
-    row(10, "restart of Redis with everything lost", Plan::Each(|run, _| Box::pin(faults::lose_redis(run)))),
-    row(12, "Redis hangs", Plan::Each(|run, _| Box::pin(faults::hang_redis(run)))),
-    Row { slow: true, ..row(13, "every fifth client stops to read", Plan::Once(|run| Box::pin(faults::deafen(run)))) },
+    row(10, "restart of Redis with everything lost", Plan::Each(|run, _| Box::pin(redis::lose(run)))),
+    Row {
+        sentinels: true,
+        ..row(
+            11,
+            "a replica of Redis without the last writes is promoted",
+            Plan::Once(|run| Box::pin(redis::fail_over(run))),
+        )
+    },
+    row(12, "Redis hangs", Plan::Each(|run, _| Box::pin(redis::hang(run)))),
+    Row {
+        slow: true,
+        ..row(13, "every fifth client stops to read, or nearly", Plan::Once(|run| Box::pin(crowd::deafen(run))))
+    },
     Row {
         resumes: true,
         ..row(14, "half-open connections on every link", Plan::Once(|run| Box::pin(faults::half_open(run))))
@@ -132,6 +150,8 @@ pub(crate) const ROWS: &[Row] = &[
         resumes: true,
         ..row(18, "rolling restart of everything by SIGTERM", Plan::Once(|run| Box::pin(faults::rolling_restart(run))))
     },
+    row(21, "slow heads, huge heads, pings and fragments without end", Plan::Once(|run| Box::pin(crowd::attack(run)))),
+    row(22, "an edge without descriptors", Plan::Each(|run, n| Box::pin(crowd::exhaust(run, n)))),
     Row {
         resumes: true,
         ..row(
@@ -189,7 +209,9 @@ impl Row {
             Servers::BySeed if seed % 2 == 1 => 1,
             Servers::Three | Servers::BySeed => 3,
         };
-        Setup { fanout: self.fanout, edge: &[], servers, stock, slow: self.slow, sabotage }
+        let session: &[&str] = if self.sentinels { &["--unique-usernames"] } else { &[] };
+        let Self { fanout, sentinels, slow, .. } = *self;
+        Setup { fanout, edge: &[], session, sentinels, servers, stock, slow, sabotage }
     }
 
     /// Runs its faults.
