@@ -46,6 +46,13 @@ impl RoomName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What stands for the room where its name must not be: the first 16 hexadecimal digits of the name's SHA-256.
+    pub fn digest(&self) -> String {
+        let mut first = [0; 8];
+        first.copy_from_slice(&Sha256::digest(self.0.as_bytes())[..8]);
+        format!("{:016x}", u64::from_be_bytes(first))
+    }
 }
 
 impl fmt::Debug for RoomName {

@@ -19,6 +19,8 @@ pub(crate) struct Kube {
     images: PathBuf,
     /// The command that takes one.
     load: String,
+    /// It was brought up here, and has no other images than those that it is given.
+    is_ours: bool,
 }
 
 impl Kube {
@@ -48,9 +50,9 @@ impl Kube {
             (None, _) => format!("{} load", machine.display()),
             (Some(_), _) => return Err("PLAZA_TEST_LOAD must name the command that takes an archive".into()),
         };
-        let kube = Self { kubeconfig, path, images, load };
+        let kube = Self { kubeconfig, path, images, load, is_ours: named.is_none() };
         // Another cluster gets Redis and NATS where it gets everything.
-        let stores: &[&str] = if named.is_none() { &["redis", "nats"] } else { &[] };
+        let stores: &[&str] = if kube.is_ours { &["redis", "nats"] } else { &[] };
         for image in ["plaza-edge", "plaza-session", "plaza-fanout"].iter().chain(stores) {
             kube.load(&kube.images.join(format!("{image}.tar")))?;
         }
@@ -65,6 +67,11 @@ impl Kube {
     /// The folder of the images' archives.
     pub(crate) fn images(&self) -> &Path {
         &self.images
+    }
+
+    /// Whether it has only the images that it is given; another cluster gets them where it gets everything.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.is_ours
     }
 
     /// Gives the image in an archive to the nodes.

@@ -17,7 +17,8 @@
 //! | [`swarm`] | clients that chat and record, while the cluster moves |
 //! | [`crowd`] | clients that stay at one pod |
 //! | [`images`], [`install`], [`readme`] | checks of what a newcomer meets |
-//! | [`moves`], [`autoscaler`], [`policies`], [`api`], [`traces`], [`tls`] | checks of what a cluster does to Plaza |
+//! | [`moves`], [`autoscaler`], [`policies`], [`api`], [`tls`] | checks of what a cluster does to Plaza |
+//! | [`traces`], [`observability`] | checks of what is seen of Plaza |
 
 #![expect(clippy::print_stdout, reason = "the list of checks is the program's output")]
 
@@ -28,6 +29,7 @@ mod images;
 mod install;
 mod kube;
 mod moves;
+mod observability;
 mod policies;
 mod readme;
 mod release;
@@ -102,6 +104,11 @@ const CHECKS: &[Check] = &[
     check("cluster::c14_readme", "the quick start of the README works as it is written", |kube| {
         Box::pin(readme::installs_as_it_is_written(kube))
     }),
+    check(
+        "cluster::c15_observability",
+        "k8s/observability shows traces, metrics and dashboards of a release",
+        |kube| Box::pin(observability::watches_a_release(kube)),
+    ),
 ];
 
 fn main() -> ExitCode {

@@ -55,11 +55,16 @@ pub(crate) fn settled(kube: &Kube, object: &str) {
 
 /// Its pods, of one component or all, that are not about to end.
 pub(crate) fn pods(kube: &Kube, component: Option<&str>) -> Vec<Value> {
+    pods_in(kube, NAMESPACE, component)
+}
+
+/// Like [`pods`], of the release of this name in another namespace.
+pub(crate) fn pods_in(kube: &Kube, namespace: &str, component: Option<&str>) -> Vec<Value> {
     let mut selector = format!("app.kubernetes.io/instance={NAME}");
     if let Some(component) = component {
         selector += &format!(",app.kubernetes.io/component={component}");
     }
-    let list = kube.get(&["pods", "--namespace", NAMESPACE, "--selector", &selector]);
+    let list = kube.get(&["pods", "--namespace", namespace, "--selector", &selector]);
     let items = list["items"].as_array().cloned().unwrap_or_default();
     items.into_iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect()
 }
@@ -99,6 +104,11 @@ pub(crate) async fn wait_until_still(kube: &Kube) {
 
 /// A port of loopback that leads to one pod, or to a pod behind a Service, while this is kept.
 pub(crate) async fn forward(kube: &Kube, target: &str, port: u16) -> (Process, SocketAddr) {
+    forward_in(kube, NAMESPACE, target, port).await
+}
+
+/// Like [`forward`], into another namespace.
+pub(crate) async fn forward_in(kube: &Kube, namespace: &str, target: &str, port: u16) -> (Process, SocketAddr) {
     let local = free_port();
     let ports = format!("{local}:{port}");
     let command = kube.command("kubectl");
@@ -107,7 +117,7 @@ pub(crate) async fn forward(kube: &Kube, target: &str, port: u16) -> (Process, S
         .filter_map(|(key, value)| Some((key.to_str()?.to_owned(), value?.to_str()?.to_owned())))
         .collect();
     let envs: Vec<(&str, String)> = envs.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-    let arguments = ["kubectl", "--namespace", NAMESPACE, "port-forward", target, &ports].map(str::to_owned);
+    let arguments = ["kubectl", "--namespace", namespace, "port-forward", target, &ports].map(str::to_owned);
     let mut process = Process::start("forward", Path::new("env"), &arguments, &envs);
     process.wait_log("its port", |log| log.contains("Forwarding from").then_some(())).await;
     (process, SocketAddr::from(([127, 0, 0, 1], local)))
@@ -124,8 +134,8 @@ pub(crate) fn front(kube: &Kube) -> SocketAddr {
     format!("{address}:{port}").parse().expect("an address and a port")
 }
 
-/// Runs a client program of `tests/clients` to its end, which must be a success.
-pub(crate) async fn client(program: &str, script: &str, arguments: &[String]) {
+/// Runs a client program of `tests/clients` to its end, which must be a success; what it printed.
+pub(crate) async fn client(program: &str, script: &str, arguments: &[String]) -> String {
     let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
     let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/venv/bin").join(program);
     let program = if venv.exists() { venv } else { installed(program) };
@@ -134,4 +144,5 @@ pub(crate) async fn client(program: &str, script: &str, arguments: &[String]) {
     let status = process.wait_within(std::time::Duration::from_secs(240)).await;
     let log = process.log();
     assert!(status.success() && log.contains(" passed, 0 failed"), "{script} ended with {status}:\n{log}");
+    log
 }

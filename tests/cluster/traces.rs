@@ -45,7 +45,7 @@ pub(crate) async fn come_to_jaeger(kube: &Kube) {
 }
 
 /// The names of a trace's spans by "service pod".
-fn spans_by_service(trace: &Value) -> BTreeMap<String, BTreeSet<String>> {
+pub(crate) fn spans_by_service(trace: &Value) -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for span in trace["spans"].as_array().into_iter().flatten() {
         let process = &trace["processes"][span["processID"].as_str().unwrap_or_default()];

@@ -91,6 +91,13 @@ impl Jaeger {
         get(self.query, &format!("/api/traces/{id}")).await.map(|body| spans_of(&body)).unwrap_or_default()
     }
 
+    /// Waits until a search for spans with this attribute finds a trace.
+    pub async fn finds(&self, attribute: &str, value: &str, id: &str) {
+        let path = format!("/api/traces?service=plaza-edge&limit=100&tags=%7B%22{attribute}%22%3A%22{value}%22%7D");
+        let has = |body: &str| body.contains(&format!("\"traceID\":\"{id}\"")).then_some(());
+        until(self.query, &path, &format!("trace {id} by {attribute}"), has).await;
+    }
+
     /// Some trace with a span of this name, once there is one.
     pub async fn with(&self, name: &str) -> Vec<Span> {
         let path = format!("/api/traces?service=plaza-edge&operation={name}&limit=1");

@@ -13,6 +13,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::server::{Server, ServerTlsConfig, TcpIncoming};
 use tonic::{Request, Response, Status};
 
 /// A span as it arrived.
@@ -65,14 +66,27 @@ impl Receiver {
     /// # Panics
     /// When the listener has no address.
     pub fn start_on(listener: tokio::net::TcpListener) -> Self {
+        Self::serve(listener, Server::builder())
+    }
+
+    /// Receives by TLS, on a free port of loopback.
+    ///
+    /// # Panics
+    /// When the kernel gives no port, or the certificates are none.
+    pub async fn start_tls(tls: ServerTlsConfig) -> Self {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("the kernel has free ports");
+        Self::serve(listener, Server::builder().tls_config(tls).expect("certificates that fit"))
+    }
+
+    fn serve(listener: tokio::net::TcpListener, mut server: Server) -> Self {
         let addr = listener.local_addr().expect("a bound listener has an address");
         let (sender, spans) = watch::channel(Vec::new());
         let end = CancellationToken::new();
         let ended = end.clone();
         let shutdown = plaza_kit::shutdown::Shutdown::new();
         shutdown.spawn("otlp receiver", async move {
-            let incoming = tonic::transport::server::TcpIncoming::from(listener);
-            let served = tonic::transport::Server::builder()
+            let incoming = TcpIncoming::from(listener);
+            let served = server
                 .add_service(TraceServiceServer::new(Service(sender)))
                 .serve_with_incoming_shutdown(incoming, ended.cancelled_owned())
                 .await;

@@ -22,6 +22,8 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 const CLIENT_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT_SPAN: &str = "00f067aa0ba902b7";
+/// What stands for the room `traced`.
+const TRACED: &str = "d84973128c82104d";
 
 /// A client of Plaza's own protocol, JSON.
 struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
@@ -115,6 +117,9 @@ fn across_two_edges(spans: &[Span]) -> &Span {
     let processing: Vec<_> = spans.iter().filter(|s| s.name == "process chat.out.{room}").collect();
     assert_eq!(processing.len(), 2, "one per edge:\n{text}");
     assert!(processing.iter().all(|s| s.parent_id == send.span_id && s.kind == SpanKind::Consumer), "{text}");
+    // The room is found by what the docs say: `printf %s traced | sha256sum`.
+    let of_room = |span: &Span| span.attributes.get("plaza.room").is_some_and(|room| room == TRACED);
+    assert!(of_room(send) && processing.iter().all(|span| of_room(span)), "{text}");
     let edges: BTreeSet<_> = processing.iter().map(|s| s.resource["service.instance.id"].clone()).collect();
     let recipients: BTreeSet<_> = processing.iter().map(|s| s.attributes["plaza.recipients"].clone()).collect();
     assert_eq!((edges.len(), recipients), (2, ["1", "2"].map(str::to_owned).into()), "{text}");
@@ -185,6 +190,7 @@ async fn a_malformed_context_is_ignored_and_a_name_is_traced_to_redis() {
     let redis = spans.iter().find(|s| s.attributes.get("db.system.name").is_some_and(|name| name == "redis"));
     let redis = redis.unwrap_or_else(|| panic!("no Redis in\n{}", tree(&spans)));
     let parent = spans.iter().find(|span| span.span_id == redis.parent_id).expect("it has a parent");
+    assert_eq!(redis.attributes["db.namespace"], "0", "{redis:?}");
     assert_eq!((service(parent), parent.kind), ("plaza-session", SpanKind::Server));
     assert_eq!(parent.attributes["rpc.method"], "plaza.session.v1.EdgeLeaseService/Apply");
 }

@@ -11,6 +11,7 @@
 
 use crate::bridge::{ConnKey, Op};
 use plaza_kit::trace::{Origin, Span, SpanContext, SpanKind, Tracer};
+use plaza_proto::ids::RoomName;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -58,23 +59,26 @@ pub(crate) fn receive(op: &Op, polling: bool, upgrade: impl FnOnce() -> Option<S
 }
 
 /// The span of what this edge does with a stored event, if its context is sampled.
-pub(crate) fn process(traceparent: Option<&str>, recipients: u32) -> Option<Arc<Span>> {
+pub(crate) fn process(traceparent: Option<&str>, room: &RoomName, recipients: u32) -> Option<Arc<Span>> {
     let mut span = TRACER.follow("process chat.out.{room}", SpanKind::Consumer, traceparent?)?;
     span.set("messaging.system", "nats");
     span.set("messaging.operation.type", "process");
     span.set("messaging.operation.name", "process");
     span.set("messaging.destination.template", "chat.out.{room}");
+    span.set("plaza.room", room.digest());
     span.set("plaza.recipients", i64::from(recipients));
     Some(Arc::new(span))
 }
 
 /// The span of a read of the log: below the request that wants it, or a root when a room is repaired.
-pub(crate) fn read(wanted_by: Option<SpanContext>, repair: bool) -> Option<Span> {
-    match wanted_by {
+pub(crate) fn read(wanted_by: Option<SpanContext>, repair: bool, room: &RoomName) -> Option<Span> {
+    let mut span = match wanted_by {
         Some(context) => TRACER.gather(READ, SpanKind::Client, &[context]),
         None if repair => TRACER.root(READ, SpanKind::Client, Origin::default()),
         None => None,
-    }
+    }?;
+    span.set("plaza.room", room.digest());
+    Some(span)
 }
 
 /// Sampled requests that have no answer yet.

@@ -84,4 +84,5 @@ enforce_policies() {
   done
 }
 
-watched() { kube get "$1" -A --watch -o "jsonpath=$2{'\n'}"; } # KIND TEMPLATE
+# KIND TEMPLATE. In the place of the shell: what is killed above must not leave a kubectl behind that keeps the pipe.
+watched() { exec kubectl --kubeconfig "$kubeconfig" get "$1" -A --watch -o "jsonpath=$2{'\n'}"; }

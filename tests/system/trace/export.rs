@@ -1,18 +1,20 @@
 //! How spans leave: over gRPC and HTTP, with certificates, to collectors that are away or say nothing.
 
 use super::{Client, trace};
-use plaza_tests::cluster::Cluster;
+use plaza_tests::cluster::{Cluster, Service, http_get};
 use plaza_tests::not_run;
-use plaza_tests::otlp::{Receiver, http::KEY_HEADER};
+use plaza_tests::otlp::{Receiver, Span, http::KEY_HEADER};
 use plaza_tests::process::{PATIENCE, fresh_folder};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 type Envs = Vec<(&'static str, String)>;
 
@@ -26,13 +28,43 @@ fn envs(protocol: &str, url: String) -> Envs {
     ]
 }
 
-/// A message through one edge is traced as a whole.
-async fn one_message_arrives(receiver: &mut Receiver, envs: Envs) {
+/// Services that send a message through one edge, and its trace, if it has one.
+async fn one_message(envs: Envs) -> (Cluster, Option<String>) {
     let cluster = Cluster::start_in(1, &[], envs).await;
     let mut alice = Client::enter(cluster.edges[0].addr, json!({}), "alice", "traced").await;
     let publish = json!({"room": "traced", "text": "hello", "trace": true});
     let published = alice.ask(json!({"id": 4, "publish": publish}), "published").await;
-    trace(receiver, published["traceId"].as_str().expect("a trace"), 5).await;
+    (cluster, published["traceId"].as_str().map(str::to_owned))
+}
+
+/// A message through one edge is traced as a whole: its spans.
+async fn one_message_arrives(receiver: &mut Receiver, envs: Envs) -> Vec<Span> {
+    let (_cluster, id) = one_message(envs).await;
+    trace(receiver, &id.expect("a trace"), 5).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_standard_variables_say_who_sends_and_that_nobody_does() {
+    let mut receiver = Receiver::start().await;
+    let mut named = receiver.envs();
+    named.push(("OTEL_SERVICE_NAME", "front".to_owned()));
+    named.push(("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=one,deployment.environment.name=test".to_owned()));
+    for span in one_message_arrives(&mut receiver, named).await {
+        let expected =
+            [("service.name", "front"), ("service.instance.id", "one"), ("deployment.environment.name", "test")];
+        let has = |(key, value): &(&str, &str)| span.resource.get(*key).is_some_and(|found| found == value);
+        assert!(expected.iter().all(has), "{:?}", span.resource);
+        assert!(span.resource.contains_key("service.version"), "{:?}", span.resource);
+    }
+    for (name, off) in [
+        ("OTEL_SDK_DISABLED", "true"),
+        ("OTEL_TRACES_EXPORTER", "none"),
+        ("OTEL_TRACES_SAMPLER", "parentbased_always_off"),
+    ] {
+        let mut envs = receiver.envs();
+        envs.push((name, off.to_owned()));
+        assert_eq!(one_message(envs).await.1, None, "{name}={off}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,59 +80,123 @@ async fn spans_travel_over_http_with_the_headers_that_were_asked_for() {
     one_message_arrives(&mut receiver, of_traces).await;
 }
 
-/// Certificate and key for 127.0.0.1, signed by themselves; `None` without openssl.
-fn certificate(folder: &Path) -> Option<()> {
-    let files = ["-keyout", "key.pem", "-out", "certificate.pem", "-days", "2"];
-    let names = ["-subj", "/CN=collector", "-addext", "subjectAltName=IP:127.0.0.1"];
-    let kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-addext", "basicConstraints=CA:FALSE"];
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-nodes"]).args(kind).args(names).args(files).current_dir(folder);
-    let output = openssl.output().ok()?;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(())
+/// What openssl made: an authority, who is signed by it (`collector` and `plaza`, each with its key), and a stranger.
+struct Certificates(PathBuf);
+
+impl Certificates {
+    /// `None` without openssl.
+    fn make() -> Option<Self> {
+        let folder = fresh_folder("certificates");
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+        let signed = "-addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=CA:FALSE -CA ca.pem -CAkey ca.key";
+        for (name, more) in [("ca", ""), ("stranger", ""), ("collector", signed), ("plaza", signed)] {
+            let arguments = format!("req -x509 {key} -subj /CN={name} -keyout {name}.key -out {name}.pem {more}");
+            let mut openssl = Command::new("openssl");
+            let output = openssl.args(arguments.split_whitespace()).current_dir(&folder).output().ok()?;
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Some(Self(folder))
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.0.join(file)
+    }
+
+    fn pem(&self, file: &str) -> Vec<u8> {
+        std::fs::read(self.path(file)).expect("it was made")
+    }
+
+    /// A collector over gRPC or HTTP that asks who sends.
+    async fn collector(&self, protocol: &str) -> Receiver {
+        if protocol == "grpc" {
+            let own = Identity::from_pem(self.pem("collector.pem"), self.pem("collector.key"));
+            let clients = Certificate::from_pem(self.pem("ca.pem"));
+            return Receiver::start_tls(ServerTlsConfig::new().identity(own).client_ca_root(clients)).await;
+        }
+        let read = |file| CertificateDer::from_pem_file(self.path(file)).expect("it was made");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(read("ca.pem")).expect("it is a certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let key = PrivateKeyDer::from_pem_file(self.path("collector.key")).expect("it was made");
+        let config = config
+            .expect("the usual versions")
+            .with_client_cert_verifier(clients.build().expect("there is whom to trust"))
+            .with_single_cert(vec![read("collector.pem")], key)
+            .expect("they fit");
+        Receiver::start_http(Some(config)).await
+    }
+
+    /// The variables that send there by TLS and trust an authority.
+    fn envs(&self, protocol: &str, receiver: &Receiver, authority: &str) -> Envs {
+        let mut envs = envs(protocol, receiver.url().replace("http:", "https:"));
+        for (name, file) in [
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", authority),
+            ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "plaza.pem"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "plaza.key"),
+        ] {
+            envs.push((name, self.path(file).to_string_lossy().into_owned()));
+        }
+        envs
+    }
+}
+
+const PROTOCOLS: [&str; 2] = ["grpc", "http/protobuf"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_with_certificates_is_reached_by_tls_and_knows_who_sends() {
+    let Some(certificates) = Certificates::make() else { return not_run("OTLP over TLS", "there is no openssl") };
+    for protocol in PROTOCOLS {
+        let mut receiver = certificates.collector(protocol).await;
+        let envs = certificates.envs(protocol, &receiver, "ca.pem");
+        one_message_arrives(&mut receiver, envs).await;
+    }
+    // What is left is the folder of a test that has passed.
+    let _ = std::fs::remove_dir_all(certificates.0);
+}
+
+/// Spans of the edge that were lost, by its metrics.
+async fn lost(edge: &Service) -> u64 {
+    let metrics = http_get(edge.admin, "/metrics").await.expect("metrics");
+    let line = metrics.lines().find_map(|line| line.strip_prefix("plaza_trace_spans_total{result=\"lost\"} "));
+    line.and_then(|count| count.parse().ok()).expect("an exporter counts")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_with_certificates_is_reached_over_https_and_knows_who_sends() {
-    let folder = fresh_folder("certificates");
-    if certificate(&folder).is_none() {
-        return not_run("OTLP over TLS", "there is no openssl");
+async fn a_collector_that_is_not_trusted_costs_one_line_that_says_what_to_set() {
+    let Some(certificates) = Certificates::make() else { return not_run("OTLP over TLS", "there is no openssl") };
+    for protocol in PROTOCOLS {
+        let receiver = certificates.collector(protocol).await;
+        let cluster = Cluster::start_in(1, &[], certificates.envs(protocol, &receiver, "stranger.pem")).await;
+        let edge = &cluster.edges[0];
+        let mut alice = Client::enter(edge.addr, json!({}), "alice", "traced").await;
+        let (begin, mut failures) = (Instant::now(), BTreeSet::new());
+        // Export after export fails, and each message has its answer at once.
+        while failures.len() < 4 {
+            let sent = Instant::now();
+            alice.ask(json!({"id": 4, "publish": {"room": "traced", "text": "hello"}}), "published").await;
+            assert!(sent.elapsed() < Duration::from_secs(2), "{protocol}: {:?}", sent.elapsed());
+            assert!(begin.elapsed() < PATIENCE, "{protocol}: {failures:?} spans were lost");
+            failures.insert(lost(edge).await);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let log = edge.process.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("spans cannot be exported")).collect();
+        assert_eq!(lines.len(), 1, "{protocol}: {log}");
+        let told = ["UnknownIssuer", "OTEL_EXPORTER_OTLP_CERTIFICATE names"];
+        assert!(told.iter().all(|part| lines[0].contains(part)), "{protocol}: {}", lines[0]);
     }
-    let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
-    let read = CertificateDer::from_pem_file(&certificate).expect("it was made");
-    // The same pair serves both sides: each trusts it, and shows it.
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(read.clone()).expect("it is a certificate");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config
-        .expect("the usual versions")
-        .with_client_cert_verifier(clients.build().expect("there is whom to trust"))
-        .with_single_cert(vec![read], PrivateKeyDer::from_pem_file(&key).expect("it was made"))
-        .expect("they fit");
-    let mut receiver = Receiver::start_http(Some(config)).await;
-    let mut envs = envs("http/protobuf", receiver.url().replace("http:", "https:"));
-    for (name, file) in [
-        ("OTEL_EXPORTER_OTLP_CERTIFICATE", &certificate),
-        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", &certificate),
-        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", &key),
-    ] {
-        envs.push((name, file.to_string_lossy().into_owned()));
-    }
-    one_message_arrives(&mut receiver, envs).await;
-    // What is left is the folder of a test that has passed.
-    let _ = std::fs::remove_dir_all(folder);
+    let _ = std::fs::remove_dir_all(certificates.0);
 }
 
 /// The collector is away at first; while it is, messages are as fast as without one, and one line says so. Then
-/// it comes, which one line says too. Returns the variables, that of an absent collector.
-async fn unreachable_and_found(protocol: &str, start: impl Fn(TcpListener) -> Receiver) -> Envs {
+/// it comes, which one line says too.
+async fn unreachable_and_found(protocol: &str, start: impl Fn(TcpListener) -> Receiver) {
     let nowhere = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let addr = nowhere.local_addr().expect("an address");
     drop(nowhere);
-    let envs = envs(protocol, format!("http://{addr}"));
-    let mut cluster = Cluster::start_in(1, &[], envs.clone()).await;
+    let mut cluster = Cluster::start_in(1, &[], envs(protocol, format!("http://{addr}"))).await;
     let mut alice = Client::enter(cluster.edges[0].addr, json!({}), "alice", "traced").await;
     for n in 0..10 {
         alice.ask(json!({"id": 4, "publish": {"room": "traced", "text": format!("line {n}")}}), "published").await;
@@ -122,7 +218,6 @@ async fn unreachable_and_found(protocol: &str, start: impl Fn(TcpListener) -> Re
     back.await.expect("the collector is found again");
     assert_eq!(edge.process.log().matches(said).count(), 1, "{}", edge.process.log());
     receiver.wait("any span", |spans| spans.first().map(|_| ())).await;
-    envs
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,14 +226,8 @@ async fn an_unreachable_collector_over_http_costs_one_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreachable_collector_costs_one_line_and_a_ratio_of_nothing_sends_nothing() {
-    let mut envs = unreachable_and_found("grpc", Receiver::start_on).await;
-    envs.push(("OTEL_TRACES_SAMPLER", "parentbased_always_off".to_owned()));
-    let silent = Cluster::start_in(1, &[], envs).await;
-    let mut bob = Client::enter(silent.edges[0].addr, json!({}), "bob", "untraced").await;
-    let publish = json!({"room": "untraced", "text": "hello", "trace": true});
-    let published = bob.ask(json!({"id": 4, "publish": publish}), "published").await;
-    assert!(published.get("traceId").is_none(), "{published}");
+async fn an_unreachable_collector_costs_one_line() {
+    unreachable_and_found("grpc", Receiver::start_on).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The same traces as real backends show them: Jaeger, and the collector of `k8s/observability` in front of it.
 
-use super::{CLIENT_TRACE, Client, across_two_edges, hello_over_two_edges, show};
+use super::{CLIENT_TRACE, Client, TRACED, across_two_edges, hello_over_two_edges, show};
 use futures_util::SinkExt;
 use plaza_tests::cluster::Cluster;
 use plaza_tests::observe::{Collector, Jaeger, are_there, until};
@@ -29,6 +29,7 @@ async fn jaeger_shows_one_message_over_two_edges() {
     let [(upgrade, _)] = &root.links[..] else { panic!("one link: {root:?}") };
     let handshake = jaeger.trace(upgrade, 1).await;
     assert_eq!(handshake[0].name, "GET /ws");
+    jaeger.finds("plaza.room", TRACED, CLIENT_TRACE).await;
     show(&[spans.clone(), handshake].concat());
 }
 

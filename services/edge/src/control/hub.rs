@@ -297,7 +297,7 @@ impl Hub {
             Waiter::Sequencer(..) => None,
         };
         let repair = matches!(waiter, Waiter::Sequencer(..));
-        self.reader.read(&key, || trace::read(wanted_by, repair));
+        self.reader.read(&key, || trace::read(wanted_by, repair, &key.room));
         self.waiters.entry(key).or_default().push(waiter);
     }
 

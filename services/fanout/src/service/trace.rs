@@ -38,6 +38,7 @@ pub(super) fn begin(publish: &mut Publish) -> Option<Box<PublishSpans>> {
     spans.producer.set("messaging.operation.type", "send");
     spans.producer.set("messaging.operation.name", "publish");
     spans.producer.set("messaging.destination.template", DESTINATION);
+    spans.producer.set("plaza.room", publish.room.digest());
     publish.traceparent = Some(spans.producer.traceparent());
     Some(Box::new(spans))
 }

@@ -3,6 +3,8 @@
 //! Each variable has a form for traces alone (`OTEL_EXPORTER_OTLP_TRACES_...`), which wins. What is not named here
 //! (endpoint, headers) the exporter's library reads itself.
 
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +20,7 @@ use tokio::runtime::Handle;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use super::export::variable;
+use crate::kubernetes::chain;
 
 /// How long an export may take when nobody says: what the standard says.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,15 +30,30 @@ pub(super) fn variable_of_traces(name: &str) -> Option<String> {
     variable(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}")).or_else(|| variable(&format!("OTEL_EXPORTER_OTLP_{name}")))
 }
 
-/// The exporter that the variables describe.
+/// Why the last request over HTTP got no answer: the exporter's library keeps that to itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cause(Arc<Mutex<Option<String>>>);
+
+impl Cause {
+    fn set(&self, cause: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    /// It, if there is one.
+    pub(super) fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// The exporter that the variables describe, with what it does not say of its failures.
 ///
 /// # Errors
 /// A sentence that names the variable and what would be right.
 ///
 /// # Panics
 /// Outside of a tokio runtime: the exporter's connections live in it.
-pub(super) fn exporter() -> Result<SpanExporter, String> {
-    let certificates = Certificates::read(variable_of_traces)?;
+pub(super) fn exporter() -> Result<(SpanExporter, Cause), String> {
+    let (certificates, cause) = (Certificates::read(variable_of_traces)?, Cause::default());
     let built = match variable_of_traces("PROTOCOL").as_deref() {
         None | Some("grpc") => {
             let builder = SpanExporter::builder().with_tonic().with_protocol(Protocol::Grpc);
@@ -45,7 +63,8 @@ pub(super) fn exporter() -> Result<SpanExporter, String> {
             }
         }
         Some("http/protobuf") => {
-            let client = Client::new(certificates.for_http()?, timeout(variable_of_traces("TIMEOUT").as_deref())?);
+            let timeout = timeout(variable_of_traces("TIMEOUT").as_deref())?;
+            let client = Client::new(certificates.for_http()?, timeout, cause.clone());
             let builder = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary);
             builder.with_http_client(client).build()
         }
@@ -53,7 +72,7 @@ pub(super) fn exporter() -> Result<SpanExporter, String> {
             return Err(format!("OTEL_EXPORTER_OTLP_PROTOCOL is `{other}`; grpc and http/protobuf are known"));
         }
     };
-    built.map_err(|error| error.to_string())
+    built.map(|exporter| (exporter, cause)).map_err(|error| error.to_string())
 }
 
 fn timeout(text: Option<&str>) -> Result<Duration, String> {
@@ -86,7 +105,23 @@ impl Certificates {
                 return Err("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and ..._CLIENT_KEY go together; one is set".into());
             }
         };
-        Ok(Self { authority: read("CERTIFICATE")?, own })
+        let read = Self { authority: read("CERTIFICATE")?, own };
+        read.check()?;
+        Ok(read)
+    }
+
+    /// Looks into the files: gRPC takes one without certificates, and then trusts nobody.
+    fn check(&self) -> Result<(), String> {
+        let own = self.own.as_ref();
+        let lists = [("CERTIFICATE", self.authority.as_ref()), ("CLIENT_CERTIFICATE", own.map(|own| &own.0))];
+        for (name, pem) in lists {
+            let list = pem.map(|pem| certificates(pem)).transpose().map_err(|error| wrong(name, &error))?;
+            if list.is_some_and(|list| list.is_empty()) {
+                return Err(wrong(name, &"no certificate in PEM is in its file"));
+            }
+        }
+        let key = own.map(|own| PrivateKeyDer::from_pem_slice(&own.1)).transpose();
+        key.map(|_| ()).map_err(|error| wrong("CLIENT_KEY", &error))
     }
 
     fn for_grpc(self) -> ClientTlsConfig {
@@ -101,7 +136,6 @@ impl Certificates {
     }
 
     fn for_http(self) -> Result<ClientConfig, String> {
-        let wrong = |name: &str, error: &dyn std::fmt::Display| format!("OTEL_EXPORTER_OTLP_{name}: {error}");
         let provider = rustls::crypto::ring::default_provider().into();
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| error.to_string())?;
@@ -122,6 +156,10 @@ impl Certificates {
     }
 }
 
+fn wrong(name: &str, error: &dyn Display) -> String {
+    format!("OTEL_EXPORTER_OTLP_{name}: {error}")
+}
+
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, rustls::pki_types::pem::Error> {
     CertificateDer::pem_slice_iter(pem).collect()
 }
@@ -131,12 +169,13 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, rustls::pki_
 struct Client {
     hyper: HyperClient<HttpsConnector<hyper_util::client::legacy::connect::HttpConnector>>,
     runtime: Handle,
+    cause: Cause,
 }
 
 impl Client {
-    fn new(tls: ClientConfig, timeout: Duration) -> Self {
+    fn new(tls: ClientConfig, timeout: Duration, cause: Cause) -> Self {
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        Self { hyper: HyperClient::new(connector, timeout, None), runtime: Handle::current() }
+        Self { hyper: HyperClient::new(connector, timeout, None), runtime: Handle::current(), cause }
     }
 }
 
@@ -145,7 +184,9 @@ impl HttpClient for Client {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let hyper = self.hyper.clone();
         #[expect(clippy::disallowed_methods, reason = "the drain waits for spans by the exporter's own flush")]
-        self.runtime.spawn(async move { hyper.send_bytes(request).await }).await?
+        let result = self.runtime.spawn(async move { hyper.send_bytes(request).await }).await?;
+        self.cause.set(result.as_ref().err().map(|error| chain(&**error)));
+        result
     }
 }
 
@@ -162,7 +203,9 @@ mod tests {
         assert!(Certificates::read(one).is_err_and(|said| said.contains("go together")));
         let absent = |name: &str| (name == "CERTIFICATE").then(|| "/nowhere/ca.pem".to_owned());
         assert!(Certificates::read(absent).is_err_and(|said| said.contains("/nowhere/ca.pem")));
-        let no_pem = Certificates { authority: Some(b"-----BEGIN CERTIFICATE-----\n!".to_vec()), own: None };
-        assert!(no_pem.for_http().is_err_and(|said| said.contains("OTEL_EXPORTER_OTLP_CERTIFICATE")));
+        for text in ["-----BEGIN CERTIFICATE-----\n!", "nothing of the kind"] {
+            let no_pem = Certificates { authority: Some(text.into()), own: None };
+            assert!(no_pem.check().is_err_and(|said| said.contains("OTEL_EXPORTER_OTLP_CERTIFICATE")), "{text}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::collector;
+use super::collector::{self, Cause};
 use super::sampler::Sampler;
 use super::{ASKED_PER_SECOND, Origin};
 use crate::metrics::Metrics;
@@ -75,15 +75,15 @@ pub fn start(service: &'static str, version: &'static str, metrics: &Metrics) {
         tracing::warn!(problem, "a tracing setting is wrong; everything is sampled");
         Sampler::always()
     });
-    let exporter = match collector::exporter() {
-        Ok(exporter) => exporter,
+    let (exporter, cause) = match collector::exporter() {
+        Ok(both) => both,
         Err(problem) => {
             tracing::warn!(problem, "a tracing setting is wrong; nothing is traced");
             return;
         }
     };
     let spans = metrics.registry(register);
-    let exporter = Told { exporter, failing: AtomicBool::new(false), spans };
+    let exporter = Told { exporter, cause, failing: AtomicBool::new(false), spans };
     let provider = SdkTracerProvider::builder()
         // The decision is made before a span is built: one that is built is wanted.
         .with_sampler(SdkSampler::AlwaysOn)
@@ -158,6 +158,7 @@ fn resource(service: &'static str, version: &'static str) -> Resource {
 #[derive(Debug)]
 struct Told<E> {
     exporter: E,
+    cause: Cause,
     failing: AtomicBool,
     spans: Spans,
 }
@@ -169,7 +170,7 @@ impl<E> Told<E> {
         self.spans.get_or_create(&[("result", fate)]).inc_by(count as u64);
         match (self.failing.swap(failed, Ordering::Relaxed), result) {
             (false, Err(error)) => {
-                let error = reason(error);
+                let error = reason(error, self.cause.take());
                 tracing::warn!(error, "spans cannot be exported; they are dropped until the collector answers");
             }
             (true, Ok(())) => tracing::info!("spans are exported again"),
@@ -178,10 +179,24 @@ impl<E> Told<E> {
     }
 }
 
-fn reason(error: &OTelSdkError) -> String {
-    match error {
+/// What an export fails of that a variable would mend: a part of the error, and what to set.
+const HINTS: [(&str, &str); 3] = [
+    ("peer certificate: UnknownIssuer", "OTEL_EXPORTER_OTLP_CERTIFICATE names a file of the authorities to trust"),
+    ("CertificateRequired", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and ..._CLIENT_KEY tell the collector who sends"),
+    ("InvalidContentType", "the collector speaks no TLS; http:// in OTEL_EXPORTER_OTLP_ENDPOINT says so"),
+];
+
+fn reason(error: &OTelSdkError, cause: Option<String>) -> String {
+    let mut text = match error {
         OTelSdkError::Timeout(after) => format!("no answer in {after:?}"),
         other => other.to_string(),
+    };
+    if let Some(cause) = cause {
+        text = format!("{text}: {cause}");
+    }
+    match HINTS.iter().find(|(part, _)| text.contains(part)) {
+        Some((_, hint)) => format!("{text}; {hint}"),
+        None => text,
     }
 }
 

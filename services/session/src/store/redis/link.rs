@@ -55,6 +55,7 @@ impl Link {
         let mut span = TRACER.here(script.name, SpanKind::Client);
         if let Some(span) = &mut span {
             span.set("db.system.name", "redis");
+            span.set("db.namespace", self.target.database().to_string());
             span.set("db.operation.name", "EVALSHA");
             span.set("db.stored_procedure.name", script.name);
         }

@@ -35,6 +35,8 @@ pub(super) enum Target {
         name: String,
         /// How to speak to the servers that the sentinels name.
         master: SentinelNodeConnectionInfo,
+        /// Their database.
+        database: i64,
     },
     Cluster(Box<ClusterClient>),
 }
@@ -98,9 +100,19 @@ impl Target {
         let master = hosts.servers(6_379)?.into_iter().next().ok_or_else(wrong)?;
         let sentinel_user = hosts.sentinel_user().ok_or_else(wrong)?;
         (hosts.user, hosts.path) = (sentinel_user, "");
+        let database = master.redis_settings().db();
         let node = SentinelNodeConnectionInfo::default().set_redis_connection_info(master.redis_settings().clone());
         let master = if tls { node.set_tls_mode(TlsMode::Secure) } else { node };
-        Ok(Self::Sentinels { sentinels: hosts.servers(26_379)?, name, master })
+        Ok(Self::Sentinels { sentinels: hosts.servers(26_379)?, name, master, database })
+    }
+
+    /// The number of the database; a cluster has no other than 0.
+    pub(super) fn database(&self) -> i64 {
+        match self {
+            Self::One(client) => client.get_connection_info().redis_settings().db(),
+            Self::Sentinels { database, .. } => *database,
+            Self::Cluster(_) => 0,
+        }
     }
 
     /// A connection, made with the first command where that is possible.
@@ -115,7 +127,7 @@ impl Target {
                     .set_number_of_retries(1);
                 ConnectionManager::new_lazy_with_config(Client::clone(client), config).map(Connection::One)
             }
-            Self::Sentinels { sentinels, name, master } => {
+            Self::Sentinels { sentinels, name, master, .. } => {
                 // The first that knows a living master: one that is away must not use up the time.
                 let ask = |sentinel: &ConnectionInfo| {
                     let sentinel = sentinel.clone();
