@@ -29,6 +29,25 @@ local function in_doubt()
   return doubt and tonumber(doubt) > now
 end
 
+local function doubt_names(grace_ms)
+  call('HSET', K.boot, 'doubt', text(now + grace_ms))
+end
+
+-- The data remembers which server wrote it. Another one, a replica that was promoted or a server that was
+-- started anew, may lack the last writes; scripts that it knows from an earlier time as master prove nothing.
+local function meet_server()
+  local info = redis.pcall('INFO', 'replication')
+  local server = type(info) == 'string' and string.match(info, 'master_replid:(%x+)')
+  local before = call('HGET', K.boot, 'server')
+  if not server or server == before then
+    return
+  end
+  call('HSET', K.boot, 'server', server)
+  if before then
+    doubt_names(tonumber(call('HGET', K.boot, 'name_grace')))
+  end
+end
+
 -- What edges compare with what they knew: another one when the data was lost, or when some of it may have been.
 -- Who sees another one registers anew and tells all that it holds.
 local function told_boot()
@@ -109,6 +128,7 @@ local function claim(e, sid, unique, re_assert)
   if holder and holder ~= sid and field(holder, 'unique') == unique and holds(field(holder, 'edge')) then
     return { 'refused', 'username_taken', 'somebody has this name, or one that looks like it' }
   end
+  meet_server()
   local returning = re_assert and call('HGET', K.edge(e), 'replaces')
   if holder ~= sid and not returning and (in_grace() or in_doubt()) then
     return { 'refused', 'busy', 'names are being restored; try again in a few seconds' }

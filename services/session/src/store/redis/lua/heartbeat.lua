@@ -4,6 +4,7 @@ local e = ARGV[1]
 if not lives(e) then
   return { 'lost' }
 end
+meet_server()
 call('ZADD', K.leases, 'XX', text(now + tonumber(ARGV[4])), e)
 local before = call('HGET', K.edge(e), 'counter') or '0'
 call('HSET', K.edge(e), 'counter', ARGV[2])

@@ -8,6 +8,8 @@ end
 if call('HSETNX', K.boot, 'id', ARGV[5]) == 1 then
   call('HSET', K.boot, 'at', text(now))
 end
+call('HSET', K.boot, 'name_grace', ARGV[7])
+meet_server()
 local replaced_number = replaces ~= '' and call('HGET', K.edge(replaces), 'number')
 local until_then = tonumber(call('HGET', K.boot, 'at')) + grace_ms
 if replaces ~= '' and not replaced_number and now < until_then then
