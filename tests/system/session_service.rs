@@ -226,28 +226,60 @@ async fn look_alike_names_have_one_holder() {
     let mut edges = EdgeLeaseServiceClient::new(channel(&service));
     let incarnation = edge_name();
     register(&mut edges, &incarnation).await.expect("a lease");
-    let open = |n: u8, username: &str| {
-        Body::Open(pb::Open {
-            session_id: format!("{n:0>20}"),
-            user_id: format!("u{n}"),
-            protocol: "plaza-json".to_owned(),
-            pid: String::new(),
-            username: username.to_owned(),
-        })
+    let wishes = vec![open(1, "paypal"), open(2, "PayPa1"), open(3, "p\u{430}ypal"), open(4, ""), open(5, "王小明")];
+    let results = apply(&mut edges, &incarnation, wishes).await;
+    assert_eq!(codes(results), [None, code("username_taken"), code("bad_username"), None, None]);
+}
+
+/// faults.md row 11: a server that was master before, and so knows every script, is promoted again without the last
+/// writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_another_server_may_have_lost_is_held_back() {
+    let redis = RedisServer::start().await;
+    let service = start(&redis, &["--unique-usernames"]).await;
+    let mut edges = EdgeLeaseServiceClient::new(channel(&service));
+    let incarnation = edge_name();
+    register(&mut edges, &incarnation).await.expect("a lease");
+    assert_eq!(codes(apply(&mut edges, &incarnation, vec![open(1, "ada")]).await), [None]);
+
+    let client = redis::Client::open(redis.url()).expect("a URL");
+    let mut raw = client.get_multiplexed_async_connection().await.expect("a connection");
+    let lost: Vec<String> = redis::cmd("KEYS").arg("{plaza}:n:*").query_async(&mut raw).await.expect("keys");
+    let () = redis::cmd("DEL").arg(&lost).query_async(&mut raw).await.expect("they go");
+    let boot = async |words: &[&str]| -> u32 {
+        let mut raw = client.get_multiplexed_async_connection().await.expect("a connection");
+        redis::cmd(words[0]).arg("{plaza}:boot").arg(&words[1..]).query_async(&mut raw).await.expect("a number")
     };
-    let results = apply(
-        &mut edges,
-        &incarnation,
-        vec![open(1, "paypal"), open(2, "PayPa1"), open(3, "p\u{430}ypal"), open(4, ""), open(5, "王小明")],
-    )
-    .await;
-    let codes: Vec<Option<String>> = results
-        .into_iter()
-        .map(|result| match result.result.expect("each has a result") {
-            pb::op_result::Result::Rejected(rejected) => Some(rejected.code),
-            pb::op_result::Result::Session(_) | pb::op_result::Result::Done(_) => None,
-        })
-        .collect();
-    let code = |text: &str| Some(text.to_owned());
-    assert_eq!(codes, [None, code("username_taken"), code("bad_username"), None, None]);
+    assert_eq!(boot(&["HSET", "server", "another"]).await, 0, "the data knows who wrote it");
+    // By the first wish of a batch as by all others of it.
+    let thieves = vec![open(2, "ada"), open(3, "ada")];
+    assert_eq!(codes(apply(&mut edges, &incarnation, thieves).await), [code("busy"), code("busy")]);
+
+    // Data of a release that told no grace: nothing is known of its server, and nothing fails.
+    assert_eq!(boot(&["HDEL", "name_grace", "doubt", "server"]).await, 3);
+    assert_eq!(boot(&["HSET", "server", "another"]).await, 1);
+    assert_eq!(codes(apply(&mut edges, &incarnation, vec![open(4, "eve")]).await), [None]);
+}
+
+fn open(n: u8, username: &str) -> Body {
+    Body::Open(pb::Open {
+        session_id: format!("{n:0>20}"),
+        user_id: format!("u{n}"),
+        protocol: "plaza-json".to_owned(),
+        pid: String::new(),
+        username: username.to_owned(),
+    })
+}
+
+fn code(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+/// Of each result its refusal, if it is one.
+fn codes(results: Vec<pb::OpResult>) -> Vec<Option<String>> {
+    let code = |result: pb::OpResult| match result.result.expect("each has a result") {
+        pb::op_result::Result::Rejected(rejected) => Some(rejected.code),
+        pb::op_result::Result::Session(_) | pb::op_result::Result::Done(_) => None,
+    };
+    results.into_iter().map(code).collect()
 }

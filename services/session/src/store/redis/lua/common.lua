@@ -33,9 +33,20 @@ local function doubt_names(grace_ms)
   call('HSET', K.boot, 'doubt', text(now + grace_ms))
 end
 
+local met = false
+
 -- The data remembers which server wrote it. Another one, a replica that was promoted or a server that was
 -- started anew, may lack the last writes; scripts that it knows from an earlier time as master prove nothing.
 local function meet_server()
+  if met then
+    return
+  end
+  met = true
+  -- Data of a release that did not write it says nothing of its server either.
+  local grace_ms = tonumber(call('HGET', K.boot, 'name_grace') or '')
+  if not grace_ms then
+    return
+  end
   local info = redis.pcall('INFO', 'replication')
   local server = type(info) == 'string' and string.match(info, 'master_replid:(%x+)')
   local before = call('HGET', K.boot, 'server')
@@ -44,7 +55,7 @@ local function meet_server()
   end
   call('HSET', K.boot, 'server', server)
   if before then
-    doubt_names(tonumber(call('HGET', K.boot, 'name_grace')))
+    doubt_names(grace_ms)
   end
 end
 
