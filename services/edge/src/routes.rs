@@ -23,6 +23,7 @@ use http::{HeaderMap, StatusCode};
 use plaza_kit::admin::Readiness;
 use plaza_kit::telemetry::LogGate;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,13 +158,12 @@ async fn admit(State(door): State<Door>, request: Request, next: Next) -> Respon
 async fn pass(door: &Door, known: bool, mut request: Request, next: Next) -> Response {
     // Before the stores have been there a socket only waits for them: no reason to turn it away.
     if !known && door.public.readiness.is_draining() {
-        let after = fastrand::u8(1..=15).to_string();
-        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, after)], "draining\n").into_response();
+        return come_again(1..=15, "draining\n");
     }
     if !known && request.extensions().get::<Full>().is_some() {
-        let after = fastrand::u8(1..=15).to_string();
-        let headers = [(RETRY_AFTER, after), (CONNECTION, "close".to_owned())];
-        return (StatusCode::SERVICE_UNAVAILABLE, headers, "full\n").into_response();
+        let mut response = come_again(1..=15, "full\n");
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return response;
     }
     if !known && let Some(places) = &door.public.places {
         let client = door.client(&request);
@@ -182,15 +182,19 @@ async fn pass(door: &Door, known: bool, mut request: Request, next: Next) -> Res
     next.run(request).await
 }
 
+/// No place now; spread over these seconds, those who are turned away do not come back at once.
+fn come_again(seconds: RangeInclusive<u8>, why: &'static str) -> Response {
+    let after = fastrand::u8(seconds).to_string();
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, after)], why).into_response()
+}
+
 /// A client that has its connections already.
 fn over_limit(client: Client) -> Response {
     if let Some(suppressed) = CROWDED.pass() {
         let advice = "raise --connections-per-address if these are many people behind one address";
         tracing::warn!(%client, suppressed, advice, "too many connections from one address");
     }
-    let after = fastrand::u8(5..=30).to_string();
-    let why = "too many connections from this address\n";
-    let mut response = (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, after)], why).into_response();
+    let mut response = come_again(5..=30, "too many connections from this address\n");
     response.extensions_mut().insert(OverLimit);
     response
 }
