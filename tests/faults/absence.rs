@@ -1,7 +1,6 @@
-//! How long clients are away and messages on their way, from a strike until everybody has everything again:
-//! the times that rows 1 and 18 promise.
+//! How long clients are away from a strike until everybody has everything again: the times that rows 1 and 18
+//! promise.
 
-use crate::history::Mid;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,10 +18,6 @@ struct Strike {
     away: Vec<Duration>,
     /// How often each was away.
     times: HashMap<u32, u32>,
-    /// When each message was sent first.
-    sent: HashMap<Mid, Instant>,
-    /// How long each message took to each member.
-    taken: Vec<Duration>,
 }
 
 impl Absence {
@@ -31,18 +26,15 @@ impl Absence {
         *self.strike() = Some(Strike::default());
     }
 
-    /// It is over: what clients and messages went through, in one line.
+    /// It is over: what clients went through, in one line.
     pub(crate) fn end(&self) -> String {
-        let Strike { mut away, times, mut taken, .. } = self.strike().take().unwrap_or_default();
+        let Strike { mut away, times, .. } = self.strike().take().unwrap_or_default();
         format!(
-            "{} clients were away, {} times each at most, p50 {} ms, p99 {} ms; {} messages came, p50 {} ms, p99 {} ms",
+            "{} clients were away, {} times each at most, p50 {} ms, p99 {} ms",
             times.len(),
             times.values().max().unwrap_or(&0),
             percentile(&mut away, 50),
             percentile(&mut away, 99),
-            taken.len(),
-            percentile(&mut taken, 50),
-            percentile(&mut taken, 99),
         )
     }
 
@@ -63,23 +55,6 @@ impl Absence {
         }
     }
 
-    /// A message is sent, or sent again.
-    pub(crate) fn sent(&self, mid: Mid, now: Instant) {
-        if let Some(strike) = &mut *self.strike() {
-            strike.sent.entry(mid).or_insert(now);
-        }
-    }
-
-    /// A member has it.
-    pub(crate) fn received(&self, mid: Mid, now: Instant) {
-        if let Some(strike) = &mut *self.strike()
-            && let Some(sent) = strike.sent.get(&mid)
-        {
-            let taken = now - *sent;
-            strike.taken.push(taken);
-        }
-    }
-
     fn strike(&self) -> MutexGuard<'_, Option<Strike>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,28 +72,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_strike_does_is_measured_from_the_last_word_and_the_first_attempt() {
+    fn what_a_strike_does_is_measured_from_the_last_word() {
         let absence = Absence::default();
         let begin = Instant::now();
         let after = |ms| begin + Duration::from_millis(ms);
         absence.lost(9, begin);
         absence.begin();
-        absence.sent(1, begin);
         absence.lost(4, begin);
-        // An attempt that fails is no second absence, and one to send again no new message.
+        // An attempt that fails is no second absence.
         absence.lost(4, after(300));
-        absence.sent(1, after(300));
         absence.back(4, after(500));
         absence.back(9, after(500));
-        absence.received(1, after(600));
-        absence.received(2, after(600));
-        let told = "1 clients were away, 1 times each at most, p50 500 ms, p99 500 ms; \
-                    1 messages came, p50 600 ms, p99 600 ms";
+        let told = "1 clients were away, 1 times each at most, p50 500 ms, p99 500 ms";
         assert_eq!(absence.end(), told);
         absence.lost(4, begin);
         absence.back(4, after(500));
-        let nothing = "0 clients were away, 0 times each at most, p50 0 ms, p99 0 ms; \
-                       0 messages came, p50 0 ms, p99 0 ms";
+        let nothing = "0 clients were away, 0 times each at most, p50 0 ms, p99 0 ms";
         assert_eq!(absence.end(), nothing);
     }
 

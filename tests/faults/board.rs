@@ -35,7 +35,7 @@ pub(crate) struct Board {
     pub(crate) is_deaf: AtomicBool,
     /// How long clients are away.
     pub(crate) absence: Absence,
-    /// Of messages, at clients that always read.
+    /// How long messages take to clients that always read.
     pub(crate) latency: Latency,
     /// Epochs in the order in which they appeared.
     epochs: Mutex<Vec<u64>>,

@@ -372,7 +372,6 @@ impl Client {
                 let frame = self.speak.publish(tag, &room.name, &pending.text, &format!("{mid:x}"), retry);
                 let (client, room, hash) = (self.id, room.number, hash(&pending.text));
                 self.history.record(Event::SendInvoke { client, room, mid, hash, retry });
-                self.board.absence.sent(mid, Instant::now());
                 self.say(socket, frame).await?;
             }
         }
@@ -426,7 +425,6 @@ impl Client {
                 let (client, number, at) = (self.id, self.rooms[index].number, stand.at);
                 self.history.record(Event::Recv { client, room: number, at, previous, id, mid: said, hash });
                 self.board.received.fetch_add(1, Relaxed);
-                said.into_iter().for_each(|mid| self.board.absence.received(mid, Instant::now()));
                 self.stand(index, stand);
                 Ok(())
             }

@@ -6,7 +6,8 @@
 //! |---|---|
 //! | [`world`] | services, stores, and a proxy on each link |
 //! | [`swarm`] | clients that [`speak`] both protocols; where they stand is on the [`board`] |
-//! | [`absence`] | how long they are away |
+//! | [`absence`], [`latency`] | how long they are away, and messages on their way |
+//! | [`person`], [`attack`] | somebody beside the swarm; raw clients that mean no good |
 //! | [`history`] | what they did and saw, one JSON line each |
 //! | [`rows`] | the faults of each row |
 //! | [`run`] | one row from start to verdict |

@@ -76,6 +76,7 @@ async fn steered(swarm: &Swarm, history: &History) -> Result<(), Red> {
                 what.clone_into(&mut open);
                 history.record(Event::Fault { what: open.clone() });
                 board.absence.begin();
+                board.latency.lap();
                 println!("struck");
             }
             ("heal", _) => {
@@ -87,8 +88,8 @@ async fn steered(swarm: &Swarm, history: &History) -> Result<(), Red> {
                 outcomes(swarm).await?;
                 history.record(Event::CaughtUp { what: open.clone() });
                 board.is_quiet.store(false, Relaxed);
-                let (settled, absence) = (begin.elapsed().as_millis(), board.absence.end());
-                println!("caught up after {caught_up} ms, settled after {settled} ms; {absence}");
+                let (settled, absence, lap) = (begin.elapsed().as_millis(), board.absence.end(), board.latency.lap());
+                println!("caught up after {caught_up} ms, settled after {settled} ms; {absence}; {lap}");
             }
             ("end", _) => break,
             _ => return Err(format!("`{line}` is no word of these")),

@@ -42,7 +42,7 @@ pub(super) async fn deafen(run: &mut Run) -> Result<(), Red> {
             run.sleep(Duration::from_millis(100)).await;
             gone = slow(run).await - before;
         }
-        let (took, (_, p99)) = (begin.elapsed(), board.latency.lap());
+        let (took, p99) = (begin.elapsed(), board.latency.lap().p99);
         if gone < deaf {
             board.is_deaf.store(false, Relaxed);
             return Err(format!("{gone} of {deaf} clients that did not read were sent away within {CUT:?}"));
@@ -83,7 +83,7 @@ pub(super) async fn attack(run: &mut Run) -> Result<(), Red> {
         let attack = Attack::start(addr, if run.scale.is_small { 200 } else { 1_000 });
         board.latency.lap();
         run.sleep(Duration::from_secs(if run.scale.is_small { 8 } else { 20 })).await;
-        let (_, p99) = board.latency.lap();
+        let p99 = board.latency.lap().p99;
         let growth = self::memory(run).await.saturating_sub(memory);
         let told = attack.end().await?;
         run.world.hit();
@@ -159,7 +159,7 @@ async fn usual(run: &mut Run) -> Duration {
     let board = run.swarm.board.clone();
     board.latency.lap();
     run.sleep(QUIET).await;
-    board.latency.lap().1
+    board.latency.lap().p99
 }
 
 /// Clients that were cut off because of their lag.
