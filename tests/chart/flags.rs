@@ -8,9 +8,9 @@ use plaza_kit::grpc::{GRPC_FLAGS, GrpcOptions};
 use plaza_kit::settings::{Flag, Settings};
 use plaza_kit::telemetry::LOG_FLAGS;
 use plaza_session::config as session;
+use plaza_tests::certificates;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
 
 /// Where the chart mounts certificates.
@@ -20,11 +20,10 @@ const TLS: &str = "/etc/plaza/tls/";
 static CERTIFICATES: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("certificates");
     std::fs::create_dir_all(&folder).expect("the folder can be made");
-    let make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=ca -keyout tls.key -out tls.crt";
-    let output = Command::new("openssl").args(make.split(' ')).current_dir(&folder).output();
-    let output = output.expect("openssl is installed, as scripts/tools sees to");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for (from, to) in [("tls.crt", "ca.crt"), ("tls.crt", "client.crt"), ("tls.key", "client.key")] {
+    certificates::alone(&folder, "tls").expect("openssl is installed, as scripts/tools sees to");
+    for (from, to) in
+        [("tls.pem", "tls.crt"), ("tls.pem", "ca.crt"), ("tls.pem", "client.crt"), ("tls.key", "client.key")]
+    {
         std::fs::copy(folder.join(from), folder.join(to)).expect("the file can be copied");
     }
     folder

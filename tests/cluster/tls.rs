@@ -1,9 +1,10 @@
 //! TLS between the services, by values of the chart.
 
-use crate::kube::{Kube, succeed};
+use crate::kube::Kube;
 use crate::release::{self, NAME, NAMESPACE, kubectl};
 use plaza_proto::session::GetSessionRequest;
 use plaza_proto::session::session_service_client::SessionServiceClient;
+use plaza_tests::certificates;
 use std::path::Path;
 use std::time::Duration;
 use tonic::Code;
@@ -21,10 +22,10 @@ pub(crate) async fn is_spoken_between_the_services(kube: &Kube) {
     let [ca, services, callers] = SECRETS;
     let remove = || kubectl(kube, &["delete", "secret", "--ignore-not-found", ca, services, callers]);
     remove();
-    kubectl(kube, &["create", "secret", "generic", ca, &format!("--from-file=ca.crt={}", file("ca.crt"))]);
+    kubectl(kube, &["create", "secret", "generic", ca, &format!("--from-file=ca.crt={}", file(&format!("{ca}.pem")))]);
     for secret in [services, callers] {
         let (cert, key) =
-            (format!("--cert={}", file(&format!("{secret}.crt"))), format!("--key={}", file(&format!("{secret}.key"))));
+            (format!("--cert={}", file(&format!("{secret}.pem"))), format!("--key={}", file(&format!("{secret}.key"))));
         kubectl(kube, &["create", "secret", "tls", secret, &cert, &key]);
     }
     let values = format!("grpc.tls.existingSecret={services},grpc.tls.caSecret={ca},grpc.tls.clientSecret={callers}");
@@ -52,18 +53,11 @@ async fn plain_text_is_answered(kube: &Kube) -> bool {
 
 /// `grpc-services` is for the services' names, `grpc-callers` for nobody's.
 fn certificates(folder: &Path) {
-    let openssl = |arguments: &str| {
-        let mut command = std::process::Command::new("openssl");
-        succeed(command.args(arguments.split(' ')).current_dir(folder)).unwrap_or_else(|error| panic!("{error}"));
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
-    openssl(&format!("req -x509 {key} -subj /CN=ca -keyout ca.key -out ca.crt"));
-    let [_, services, callers] = SECRETS;
+    let [ca, services, callers] = SECRETS;
+    let there = "openssl is installed, as scripts/tools sees to";
+    certificates::alone(folder, ca).expect(there);
     let names = format!("DNS:{NAME}-session.{NAMESPACE}.svc,DNS:{NAME}-fanout.{NAMESPACE}.svc");
     for (secret, names) in [(services, names.as_str()), (callers, "DNS:callers")] {
-        openssl(&format!(
-            "req -x509 {key} -subj /CN={secret} -addext subjectAltName={names} -addext basicConstraints=CA:FALSE \
-             -CA ca.crt -CAkey ca.key -keyout {secret}.key -out {secret}.crt"
-        ));
+        certificates::signed(folder, ca, secret, names).expect(there);
     }
 }

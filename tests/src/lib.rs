@@ -11,12 +11,14 @@
 //! | [`nats_cluster`] | three of them that keep streams together |
 //! | [`otlp`] | a receiver of spans, in this process |
 //! | [`observe`] | Jaeger, an OpenTelemetry collector, Prometheus |
+//! | [`certificates`] | `openssl`, which makes them |
 //! | [`balancer`] | a load balancer without sticky sessions |
 //! | [`cluster`] | `plaza-edge`, `plaza-session` and `plaza-fanout`, as many as wanted |
 
 use std::io::Write;
 
 pub mod balancer;
+pub mod certificates;
 pub mod cluster;
 pub mod nats;
 pub mod nats_cluster;

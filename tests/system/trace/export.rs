@@ -2,15 +2,14 @@
 
 use super::{Client, trace};
 use plaza_tests::cluster::{Cluster, Service, http_get};
-use plaza_tests::not_run;
 use plaza_tests::otlp::{Receiver, Span, http::KEY_HEADER};
 use plaza_tests::process::{PATIENCE, fresh_folder};
+use plaza_tests::{certificates, not_run};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -87,13 +86,11 @@ impl Certificates {
     /// `None` without openssl.
     fn make() -> Option<Self> {
         let folder = fresh_folder("certificates");
-        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
-        let signed = "-addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=CA:FALSE -CA ca.pem -CAkey ca.key";
-        for (name, more) in [("ca", ""), ("stranger", ""), ("collector", signed), ("plaza", signed)] {
-            let arguments = format!("req -x509 {key} -subj /CN={name} -keyout {name}.key -out {name}.pem {more}");
-            let mut openssl = Command::new("openssl");
-            let output = openssl.args(arguments.split_whitespace()).current_dir(&folder).output().ok()?;
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        for name in ["ca", "stranger"] {
+            certificates::alone(&folder, name).ok()?;
+        }
+        for name in ["collector", "plaza"] {
+            certificates::signed(&folder, "ca", name, "IP:127.0.0.1").ok()?;
         }
         Some(Self(folder))
     }
