@@ -24,6 +24,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("tails come in the order asked, 0 for a room without events", |log| Box::pin(tails(log))),
     ("history is read backward page by page to its begin", |log| Box::pin(backward(log))),
     ("history has no hole where more came and went than is kept", |log| Box::pin(backward_again(log))),
+    ("an answer without events names a sequence at which the room was empty", |log| Box::pin(begins(log))),
     ("a volatile event is not stored", |log| Box::pin(volatile(log))),
     ("an oversize event is rejected", |log| Box::pin(oversize(log))),
     ("a marked retry finds its first attempt, or is stored", |log| Box::pin(retry(log))),
@@ -199,6 +200,25 @@ async fn backward_again(log: &dyn EventLog) {
     let more = fill(log, "again", HISTORY_PER_ROOM + 2).await;
     let page = newest(100).await;
     assert_eq!((seqs(&page), page.complete), (more[2..].to_vec(), true));
+}
+
+async fn begins(log: &dyn EventLog) {
+    let newest = async |name: &str| {
+        let mut empty = 0;
+        loop {
+            let answer = read_some(log, name, Start::Before(u64::MAX), 1, MAX_READ_BYTES).await;
+            match answer.events.last() {
+                Some(event) => return (empty, event.seq),
+                None => empty = answer.last_seq,
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    for n in 0..300 {
+        let name = format!("begins-{n}");
+        let ((empty, first), _) = tokio::join!(newest(&name), fill(log, &name, 1));
+        assert!(empty < first, "the room's first event stands at {first}, and it was called empty at {empty}");
+    }
 }
 
 async fn volatile(log: &dyn EventLog) {

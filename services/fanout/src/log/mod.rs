@@ -186,7 +186,8 @@ pub struct ReadAnswer {
     pub complete: bool,
     /// With [`Start::After`]: events after it may be gone.
     pub trimmed: bool,
-    /// The log's last sequence, at least as new as the events.
+    /// A sequence that the log has reached, at least as new as the events. Without events, and with
+    /// [`Start::Before`] the end, none of the room's stands at or below it.
     pub last_seq: u64,
 }
 

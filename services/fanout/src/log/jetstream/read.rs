@@ -133,21 +133,31 @@ impl Shared {
             Some(newest) => newest,
             None => self.newest(read, before, tail, serving.epoch).await?,
         };
+        if newest.events.is_empty() && before == u64::MAX {
+            return self.read_last(read, serving).await;
+        }
         let mut budget = Budget::new(read);
         let fit = newest.events.iter().rev().take_while(|event| budget.take(event)).count();
         let complete = newest.begins && fit == newest.events.len();
         let events: Vec<Stored> = newest.events.into_iter().rev().take(fit).rev().collect();
-        let last = events.last().map_or(0, |event| event.seq).max(serving.known.seq);
-        let last_seq = if events.is_empty() { last.max(self.stream_info().await?.state.last_seq) } else { last };
+        let last_seq = events.last().map_or(0, |event| event.seq).max(serving.known.seq);
         Ok(ReadAnswer { epoch: serving.epoch, events, complete, trimmed: false, last_seq })
     }
 
     /// The newest event alone, with which a room begins on each edge: the stream has an index for it.
     async fn read_last(&self, read: &Read, serving: Serving) -> Result<ReadAnswer, LogError> {
-        let ask = json!({ "multi_last": [subject::room_in(&read.room)], "batch": 1 });
-        let events: Vec<Stored> = self.batch(&ask).await?.events.into_iter().map(|(_, event)| event).collect();
-        let last = events.last().map_or(0, |event| event.seq).max(serving.known.seq);
-        let last_seq = if events.is_empty() { last.max(self.stream_info().await?.state.last_seq) } else { last };
+        let room = subject::room_in(&read.room);
+        let ask = json!({ "multi_last": [room], "batch": 1 });
+        let mut newest = self.batch(&ask).await?.events.pop().map(|(_, event)| event);
+        let mut last_seq = serving.known.seq;
+        if newest.is_none() {
+            // A replica may be behind, and an event may come between two questions. The sequence is asked
+            // for before the leader says that the room is empty: so no event of the room stands at or below it.
+            last_seq = last_seq.max(self.stream_info().await?.state.last_seq);
+            newest = self.leader_message(&json!({ "last_by_subj": room })).await?;
+        }
+        let events: Vec<Stored> = newest.into_iter().collect();
+        let last_seq = events.last().map_or(last_seq, |event| event.seq.max(last_seq));
         // Nobody has looked for earlier ones.
         let complete = events.is_empty();
         Ok(ReadAnswer { epoch: serving.epoch, events, complete, trimmed: false, last_seq })
