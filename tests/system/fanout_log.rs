@@ -15,6 +15,7 @@ use plaza_proto::code::Code;
 use plaza_proto::ids::MessageId;
 use plaza_proto::position::Epoch;
 use plaza_tests::nats::NatsServer;
+use plaza_tests::nats_cluster::NatsCluster;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +74,20 @@ async fn the_jetstream_log_does_what_a_room_log_must() {
     let (log, _shutdown) = jetstream(&server.url(), &[]).await;
     ready(&*log).await;
     cases::run_all(&*log).await;
+}
+
+/// A refusal that reaches the followers stops the stream of nats-server 2.15 on all of them.
+#[tokio::test]
+async fn a_marked_retry_is_looked_for_and_three_servers_go_on() {
+    let servers = NatsCluster::start().await;
+    let (log, _shutdown) = jetstream(&servers.urls(), &[("nats-replicas", "3")]).await;
+    ready(&*log).await;
+    for n in 0..20 {
+        let marked = Publish { retry: true, ..event("retries", format!("event {n}")) };
+        let (position, duplicate) = stored(&*log, marked.clone()).await;
+        assert!(!duplicate, "it had never been stored");
+        assert_eq!(stored(&*log, marked).await, (position, true));
+    }
 }
 
 #[tokio::test]

@@ -18,8 +18,13 @@ use tokio::time::Instant;
 
 /// Time for all attempts together: a leader's election takes up to 9 s.
 const BUDGET: Duration = Duration::from_secs(10);
-/// Header that makes the stream refuse a message unless the one before it has this id.
-const EXPECTED_LAST_ID: &str = "Nats-Expected-Last-Msg-Id";
+/// Headers with a wrong expectation, for a probe: the stream answers for a known id, and refuses the rest.
+///
+/// Where several servers keep the stream, its leader looks at the last sequence behind the id and before
+/// anything is proposed. A wrong last id it lets pass, and then nats-server 2.15 stops the stream on every
+/// server for good. A single server looks at the sequence before the id, and at the last id behind it.
+const WRONG_OF_MANY: (&str, &str) = ("Nats-Expected-Last-Sequence", "4611686018427387904");
+const WRONG_OF_ONE: (&str, &str) = ("Nats-Expected-Last-Msg-Id", "none");
 
 /// What one attempt came to.
 pub(super) enum Attempt {
@@ -50,7 +55,7 @@ pub(super) async fn run(shared: Arc<Shared>, publish: Publish, _permit: OwnedSem
         {
             return outcome;
         }
-        shared.store(&publish, None, until).await.unwrap_or(Outcome::Unknown(Code::Timeout))
+        shared.store(&publish, false, until).await.unwrap_or(Outcome::Unknown(Code::Timeout))
     };
     let outcome = tokio::time::timeout_at(until, work).await.unwrap_or(Outcome::Unknown(Code::Timeout));
     if matches!(outcome, Outcome::Stored { .. }) {
@@ -60,12 +65,13 @@ pub(super) async fn run(shared: Arc<Shared>, publish: Publish, _permit: OwnedSem
 }
 
 impl Shared {
-    /// Attempts until there is an outcome; `None` only for a probe whose id is not recent.
-    async fn store(&self, publish: &Publish, probe: Option<MessageId>, until: Instant) -> Option<Outcome> {
+    /// Attempts until there is an outcome. A probe stores nothing: `None` when its id is not recent.
+    async fn store(&self, publish: &Publish, probe: bool, until: Instant) -> Option<Outcome> {
         let subject = subject::room_in(&publish.room);
         let mut last = Code::Unavailable;
         loop {
-            let headers = headers(publish, probe);
+            let wrong = if self.state().limits.is_replicated { WRONG_OF_MANY } else { WRONG_OF_ONE };
+            let headers = headers(publish, probe.then_some(wrong));
             match self.attempt(&subject, headers, publish.body.clone(), publish.id).await {
                 Attempt::Stored { seq, duplicate, serving } => {
                     if duplicate {
@@ -139,8 +145,7 @@ impl Shared {
     /// The second check of a marked retry: is the id recent, or among the room's events? `None`: it
     /// was surely never stored, so it may be.
     async fn look_before(&self, publish: &Publish, until: Instant) -> Option<Outcome> {
-        // An id that no message has: the stream answers for a known id before it looks at this.
-        if let Some(outcome) = self.store(publish, Some(MessageId(rand::random())), until).await {
+        if let Some(outcome) = self.store(publish, true, until).await {
             return Some(outcome);
         }
         let Ok(serving) = self.serving() else { return Some(Outcome::Unknown(Code::Unavailable)) };
@@ -161,15 +166,15 @@ impl Shared {
 }
 
 /// Only these: what a caller sends never becomes a header.
-fn headers(publish: &Publish, probe: Option<MessageId>) -> HeaderMap {
+fn headers(publish: &Publish, wrong: Option<(&'static str, &'static str)>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let id = if chaos::breaks(Rule::Dedupe) { MessageId(rand::random()) } else { publish.id };
     headers.insert(subject::MSG_ID, id.to_string().as_str());
     if let Some(traceparent) = publish.traceparent.as_deref().filter(|text| is_traceparent(text)) {
         headers.insert(subject::TRACEPARENT, traceparent);
     }
-    if let Some(id) = probe {
-        headers.insert(EXPECTED_LAST_ID, id.to_string().as_str());
+    if let Some((expected, value)) = wrong {
+        headers.insert(expected, value);
     }
     headers
 }
@@ -181,7 +186,7 @@ pub(super) fn is_traceparent(text: &str) -> bool {
 
 fn refused(error: &ApiError) -> Attempt {
     match error.err_code {
-        err_code::WRONG_LAST_ID => Attempt::NotRecent,
+        err_code::WRONG_LAST_ID | err_code::WRONG_LAST_SEQ | err_code::WRONG_LAST_SEQ_NOW => Attempt::NotRecent,
         err_code::TOO_LARGE => {
             Attempt::Rejected { code: Code::TooLarge, message: "the event is larger than the stream takes".to_owned() }
         }

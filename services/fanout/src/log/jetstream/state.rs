@@ -31,6 +31,8 @@ pub(super) struct Limits {
     pub(super) age_ms: Option<u64>,
     /// Bytes of the whole stream.
     pub(super) bytes: u64,
+    /// Several servers keep it.
+    pub(super) is_replicated: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +64,7 @@ impl State {
         Self {
             phase: Phase::Starting,
             epoch: Epoch::default(),
-            limits: Limits { per_room: 0, age_ms: None, bytes: 0 },
+            limits: Limits { per_room: 0, age_ms: None, bytes: 0, is_replicated: false },
             known: Known { seq: 0, check: 0 },
             connects: 0,
             marks: [Mark::default(); 2],
@@ -145,7 +147,7 @@ impl State {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { per_room: 10, age_ms: Some(1_000), bytes: 1_000 };
+    const LIMITS: Limits = Limits { per_room: 10, age_ms: Some(1_000), bytes: 1_000, is_replicated: false };
 
     fn serving() -> State {
         let mut state = State::new();

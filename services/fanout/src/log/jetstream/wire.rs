@@ -20,8 +20,12 @@ pub(super) mod err_code {
     pub(crate) const NO_MESSAGE: u64 = 10_037;
     /// Stream not found.
     pub(crate) const NO_STREAM: u64 = 10_059;
-    /// Wrong last message id: the refusal that a probe provokes.
+    /// Wrong last message id: the refusal that a probe provokes from a single server.
     pub(crate) const WRONG_LAST_ID: u64 = 10_070;
+    /// Wrong last sequence: the one that it provokes from several.
+    pub(crate) const WRONG_LAST_SEQ: u64 = 10_071;
+    /// The same, while the stream does not say which would be right.
+    pub(crate) const WRONG_LAST_SEQ_NOW: u64 = 10_164;
 }
 
 /// An error of the JetStream API.
