@@ -99,6 +99,19 @@ fn service(span: &Span) -> &str {
     &span.resource["service.name"]
 }
 
+/// Asserts that a span names the server of its call.
+fn goes_to(span: &Span, addr: SocketAddr) {
+    let named = ["server.address", "server.port"].map(|name| span.attributes.get(name).map_or("", String::as_str));
+    assert_eq!(named, [addr.ip().to_string().as_str(), addr.port().to_string().as_str()], "{span:?}");
+}
+
+/// Asserts that a span says of its gRPC call what the semantic conventions ask for.
+fn is_grpc(span: &Span, method: &str, server: SocketAddr) {
+    assert_eq!((span.name.as_str(), span.attributes["rpc.method"].as_str()), (method, method));
+    assert_eq!(span.attributes["rpc.system.name"], "grpc");
+    goes_to(span, server);
+}
+
 /// The trace that the client began: from its frame to one member on the first edge and two on the second. The
 /// frame's span.
 fn across_two_edges(spans: &[Span]) -> &Span {
@@ -150,6 +163,17 @@ async fn one_trace_leads_from_the_clients_frame_to_the_last_edge() {
 
     let spans = trace(&mut receiver, CLIENT_TRACE, 6).await;
     let root = across_two_edges(&spans);
+    // Who was called, by the names in the settings.
+    let publish = "plaza.fanout.v1.FanoutService/PublishStream";
+    let mut calls: Vec<_> = spans.iter().filter(|span| span.name == publish).collect();
+    calls.sort_by_key(|span| span.kind == SpanKind::Server);
+    calls.iter().for_each(|call| is_grpc(call, publish, cluster.fanout.addr));
+    assert_eq!(calls[0].attributes["rpc.status_code"], "OK", "{:?}", calls[0]);
+    let send = one(&spans, "send chat.in.{room}");
+    goes_to(send, cluster.nats.url().trim_start_matches("nats://").parse().expect("an address"));
+    let said = ["system", "operation.type", "operation.name", "destination.template"];
+    let said = said.map(|name| send.attributes[&format!("messaging.{name}")].as_str());
+    assert_eq!(said, ["nats", "send", "send", "chat.in.{room}"]);
     // The root points at the handshake of its connection, which is a trace of its own.
     let [(_, handshake)] = &root.links[..] else { panic!("one link:\n{}", tree(&spans)) };
     let handshake = receiver
@@ -192,7 +216,21 @@ async fn a_malformed_context_is_ignored_and_a_name_is_traced_to_redis() {
     let parent = spans.iter().find(|span| span.span_id == redis.parent_id).expect("it has a parent");
     assert_eq!(redis.attributes["db.namespace"], "0", "{redis:?}");
     assert_eq!((service(parent), parent.kind), ("plaza-session", SpanKind::Server));
-    assert_eq!(parent.attributes["rpc.method"], "plaza.session.v1.EdgeLeaseService/Apply");
+    let apply = "plaza.session.v1.EdgeLeaseService/Apply";
+    let call = spans.iter().find(|span| span.span_id == parent.parent_id).expect("it was called");
+    assert_eq!((service(call), call.kind), ("plaza-edge", SpanKind::Client));
+    [parent, call].iter().for_each(|span| is_grpc(span, apply, cluster.session.addr));
+    assert_eq!((redis.name.as_str(), redis.kind), ("EVALSHA apply", SpanKind::Client));
+    assert_eq!(redis.attributes["db.operation.name"], "EVALSHA");
+    let server = cluster.redis.url().trim_start_matches("redis://").trim_end_matches('/').parse();
+    goes_to(redis, server.expect("an address"));
+    // The presence event that came of joining, from the session service to fanout.
+    let presence = |spans: &[Span]| {
+        let name = "plaza.fanout.v1.FanoutService/Publish";
+        spans.iter().find(|span| span.name == name && span.kind == SpanKind::Client).cloned()
+    };
+    let presence = receiver.wait("the call of a presence event", presence).await;
+    is_grpc(&presence, "plaza.fanout.v1.FanoutService/Publish", cluster.fanout.addr);
 }
 
 /// Polls until an answer has this text; the packet that has it.

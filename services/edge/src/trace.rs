@@ -10,7 +10,7 @@
 //! ```
 
 use crate::bridge::{ConnKey, Op};
-use plaza_kit::trace::{Origin, Span, SpanContext, SpanKind, Tracer};
+use plaza_kit::trace::{Origin, Server, Span, SpanContext, SpanKind, Tracer};
 use plaza_proto::ids::RoomName;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -82,8 +82,12 @@ pub(crate) fn read(wanted_by: Option<SpanContext>, repair: bool, room: &RoomName
 }
 
 /// Sampled requests that have no answer yet.
-#[derive(Debug, Default)]
-pub(crate) struct Requests(HashMap<(ConnKey, u32), Traced>);
+#[derive(Debug)]
+pub(crate) struct Requests {
+    open: HashMap<(ConnKey, u32), Traced>,
+    /// Where publishes go.
+    fanout: Server,
+}
 
 #[derive(Debug)]
 struct Traced {
@@ -93,21 +97,28 @@ struct Traced {
 }
 
 impl Requests {
+    /// None yet; publishes go to `fanout`.
+    pub(crate) fn new(fanout: Server) -> Self {
+        Self { open: HashMap::new(), fanout }
+    }
+
     /// The hub has taken a sampled request.
     pub(crate) fn begin(&mut self, from: ConnKey, id: u32, root: Span, op: &Op) {
         let asked = matches!(op, Op::Publish { trace: Some(wish), .. } if wish.asked);
-        if self.0.len() < OPEN {
-            self.0.insert((from, id), Traced { root, call: None, asked });
+        if self.open.len() < OPEN {
+            self.open.insert((from, id), Traced { root, call: None, asked });
         }
     }
 
     /// The publish of this request goes up: the context to send along, empty when it is not sampled.
     pub(crate) fn publish(&mut self, from: ConnKey, id: u32) -> String {
-        let Some(traced) = self.get_mut(from, id) else { return String::new() };
+        if self.open.is_empty() {
+            return String::new();
+        }
+        let Some(traced) = self.open.get_mut(&(from, id)) else { return String::new() };
         let mut call = TRACER.child(&traced.root, PUBLISH, SpanKind::Client);
         if let Some(call) = &mut call {
-            call.set("rpc.system.name", "grpc");
-            call.set("rpc.method", PUBLISH);
+            call.grpc(PUBLISH, Some(&self.fanout));
         }
         let context = call.as_ref().map(Span::traceparent).unwrap_or_default();
         traced.call = call;
@@ -133,10 +144,10 @@ impl Requests {
 
     /// The context of a request, for the calls that it needs.
     pub(crate) fn context(&self, from: ConnKey, id: u32) -> Option<SpanContext> {
-        if self.0.is_empty() {
+        if self.open.is_empty() {
             return None;
         }
-        self.0.get(&(from, id)).map(|traced| traced.root.context().clone())
+        self.open.get(&(from, id)).map(|traced| traced.root.context().clone())
     }
 
     /// The session of this request continues an earlier one.
@@ -155,10 +166,10 @@ impl Requests {
 
     /// The answer leaves. The trace's id, if the client asked for it.
     pub(crate) fn end(&mut self, from: ConnKey, id: u32, error: Option<&'static str>) -> Option<Box<str>> {
-        if self.0.is_empty() {
+        if self.open.is_empty() {
             return None;
         }
-        let Traced { mut root, asked, .. } = self.0.remove(&(from, id))?;
+        let Traced { mut root, asked, .. } = self.open.remove(&(from, id))?;
         if let Some(error) = error {
             root.fail(error);
         }
@@ -167,13 +178,13 @@ impl Requests {
 
     /// The connection is gone, and with it who waits.
     pub(crate) fn forget(&mut self, from: ConnKey) {
-        if !self.0.is_empty() {
-            self.0.retain(|(key, _), _| *key != from);
+        if !self.open.is_empty() {
+            self.open.retain(|(key, _), _| *key != from);
         }
     }
 
     fn get_mut(&mut self, from: ConnKey, id: u32) -> Option<&mut Traced> {
-        if self.0.is_empty() { None } else { self.0.get_mut(&(from, id)) }
+        if self.open.is_empty() { None } else { self.open.get_mut(&(from, id)) }
     }
 }
 

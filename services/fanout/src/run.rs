@@ -9,6 +9,7 @@ use plaza_kit::admin::{self, AdminError, Readiness};
 use plaza_kit::grpc::{self, GrpcOptions, ServeError};
 use plaza_kit::metrics::Metrics;
 use plaza_kit::shutdown::Shutdown;
+use plaza_kit::trace::Server;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +69,9 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
         admin::serve(listener, Arc::clone(&parts.metrics), parts.readiness.clone(), &shutdown)?;
     }
     let latch = parts.readiness.latch("fanout");
+    // A log in memory is in no NATS, whatever the settings name.
+    let nats = config.nats_url.as_deref().filter(|_| parts.memory.is_none());
+    let nats = nats.and_then(|urls| Server::of_urls(urls, 4_222));
     let (log, store): (Arc<dyn EventLog>, _) = match parts.memory {
         Some(memory) => {
             shutdown.spawn("beat", beat(Arc::clone(&memory), shutdown.clone()));
@@ -80,7 +84,7 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
             (Arc::clone(&jetstream) as Arc<dyn EventLog>, Some(jetstream))
         }
     };
-    let fanout = Fanout::new(log, metrics, shutdown.clone());
+    let fanout = Fanout::new(log, nats, metrics, shutdown.clone());
     if let Some(local) = parts.local {
         // Whoever asked for it may be gone.
         let _gone = local.send(fanout.clone());

@@ -20,7 +20,7 @@ use plaza_kit::grpc::within;
 use plaza_kit::shutdown::Shutdown;
 use plaza_kit::telemetry::LogGate;
 use plaza_kit::trace::layer::ClientSpan;
-use plaza_kit::trace::{Origin, SpanKind};
+use plaza_kit::trace::{Origin, Server, SpanKind};
 use plaza_proto::code::Code;
 use plaza_proto::event::Event;
 use plaza_proto::event::event::Kind;
@@ -56,6 +56,8 @@ static REFUSALS: LogGate = LogGate::per_second(1);
 pub struct Publisher {
     store: Arc<dyn SessionStore>,
     fanout: FanoutServiceClient<Channel>,
+    /// What `fanout` leads to, for spans.
+    server: Server,
     metrics: SessionMetrics,
     replica: String,
 }
@@ -70,9 +72,9 @@ enum Away {
 }
 
 impl Publisher {
-    /// A publisher with a name of its own.
-    pub fn new(store: Arc<dyn SessionStore>, fanout: Channel, metrics: SessionMetrics) -> Self {
-        Self { store, fanout: FanoutServiceClient::new(fanout), metrics, replica: crate::random::boot() }
+    /// A publisher with a name of its own; the channel leads to `server`.
+    pub fn new(store: Arc<dyn SessionStore>, fanout: Channel, server: Server, metrics: SessionMetrics) -> Self {
+        Self { store, fanout: FanoutServiceClient::new(fanout), server, metrics, replica: crate::random::boot() }
     }
 
     /// Publishes until the shutdown begins.
@@ -151,7 +153,7 @@ impl Publisher {
             PublishRequest { room: entry.room.clone(), event: Some(event(boot, entry)), retry, volatile: false };
         let mut request = within(DEADLINE, request);
         let span = TRACER.root(PUBLISH, SpanKind::Client, Origin::default());
-        let span = span.map(|span| ClientSpan::begin(PUBLISH, span, &mut request));
+        let span = span.map(|span| ClientSpan::begin(PUBLISH, &self.server, span, &mut request));
         let answer = self.metrics.made.make(PUBLISH, DEADLINE, self.fanout.clone().publish(request)).await;
         if let Some(span) = span {
             span.done(answer.as_ref().err().map(|status| Code::of_status(status).as_str()));

@@ -78,8 +78,8 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     }
     let lease = config.reaper_lease.map(|name| Lease::compete(name, identity(), &shutdown));
     shutdown.spawn("reaper", reaper::run(Arc::clone(&store), metrics.clone(), lease, shutdown.clone()));
-    if let Some(fanout) = fanout {
-        shutdown.spawn("outbox", Publisher::new(store, fanout, metrics).run(shutdown.clone()));
+    if let (Some(fanout), Some(targets)) = (fanout, config.fanout) {
+        shutdown.spawn("outbox", Publisher::new(store, fanout, targets.server(), metrics).run(shutdown.clone()));
     }
     latch.release();
     grpc::serve(parts.listener, services.routes(), SERVICE_NAMES, parts.grpc, served, shutdown).await?;

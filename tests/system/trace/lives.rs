@@ -1,6 +1,6 @@
 //! Traces of what is no message: sessions that continue, rooms that are repaired, edges that end.
 
-use super::{Client, service};
+use super::{Client, is_grpc, service};
 use crate::clients;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use plaza_tests::cluster::{Cluster, Service, wait_ready};
@@ -118,4 +118,5 @@ async fn the_repair_of_a_room_is_a_trace_of_its_own() {
     let spans = with_call(&mut receiver, "the read that repairs", READ, repair).await;
     let root = spans.iter().find(|span| repair(span)).expect("it was found");
     assert_eq!((service(root), root.kind, root.links.len()), ("plaza-edge", SpanKind::Client, 0), "{}", tree(&spans));
+    is_grpc(root, READ, cluster.fanout.addr);
 }

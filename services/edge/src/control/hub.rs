@@ -21,6 +21,7 @@ use crate::upstream::registration::Registration;
 use crate::upstream::session::{SessionEvent, SessionLink};
 use plaza_kit::admin::Readiness;
 use plaza_kit::chaos::{self, Step};
+use plaza_kit::trace::Server;
 use plaza_proto::code::Code;
 use plaza_proto::fanout::Command;
 use plaza_proto::feed::FeedMessage;
@@ -48,6 +49,8 @@ pub(super) struct HubParts {
     pub(super) feed: Box<dyn EventFeed>,
     pub(super) outcomes: mpsc::Receiver<Outcome>,
     pub(super) reader: Reader,
+    /// Where publishes go, for their spans.
+    pub(super) fanout: Server,
     pub(super) session: SessionLink,
     /// Keys of tickets.
     pub(super) registration: Registration,
@@ -144,7 +147,7 @@ pub(super) async fn run(parts: HubParts) {
         readiness: parts.readiness,
         watch: Watch::new(0),
         prover: None,
-        traces: trace::Requests::default(),
+        traces: trace::Requests::new(parts.fanout),
         incarnation: "".into(),
         nonce: rand::random(),
         ring_budget: parts.feed_cache_bytes,

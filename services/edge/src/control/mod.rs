@@ -121,7 +121,8 @@ pub fn start(
         outlets,
         feed,
         outcomes: news,
-        reader: Reader::new(fanout, session, context.clone()),
+        reader: Reader::new(fanout, config.fanout.server(), session, context.clone()),
+        fanout: config.fanout.server(),
         session: SessionLink::start(
             config.name.clone(),
             advertise_addr,

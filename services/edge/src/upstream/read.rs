@@ -5,8 +5,8 @@ use crate::bridge::ConnKey;
 use crate::trace::READ;
 use plaza_kit::grpc::within;
 use plaza_kit::metrics::GrpcCalls;
-use plaza_kit::trace::Span;
 use plaza_kit::trace::layer::ClientSpan;
+use plaza_kit::trace::{Server, Span};
 use plaza_proto::code::Code;
 use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
 use plaza_proto::fanout::read_request::From as ReadFrom;
@@ -44,6 +44,8 @@ pub struct ReadKey {
 #[derive(Debug)]
 pub struct Reader {
     fanout: Channel,
+    /// What `fanout` leads to, for spans.
+    server: Server,
     session: Channel,
     context: Context,
     calls: Arc<Semaphore>,
@@ -51,9 +53,9 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads through these channels.
-    pub fn new(fanout: Channel, session: Channel, context: Context) -> Self {
-        Self { fanout, session, context, calls: Arc::new(Semaphore::new(CALLS)), flying: HashSet::new() }
+    /// Reads through these channels; the first one leads to `server`.
+    pub fn new(fanout: Channel, server: Server, session: Channel, context: Context) -> Self {
+        Self { fanout, server, session, context, calls: Arc::new(Semaphore::new(CALLS)), flying: HashSet::new() }
     }
 
     /// Reads; [`Outcome::Read`] follows, once for all who asked meanwhile. `span` gives the call's span, if
@@ -63,7 +65,7 @@ impl Reader {
             return;
         }
         let (key, client, calls) = (key.clone(), FanoutServiceClient::new(self.fanout.clone()), self.calls.clone());
-        let (context, span) = (self.context.clone(), span());
+        let (context, span) = (self.context.clone(), span().map(|span| (span, self.server.clone())));
         self.context.shutdown.spawn("read", async move {
             let _permit = calls.acquire().await;
             let result = read(client, &context.metrics.made, &key, span).await;
@@ -108,7 +110,7 @@ async fn read(
     mut client: FanoutServiceClient<Channel>,
     made: &GrpcCalls,
     key: &ReadKey,
-    span: Option<Span>,
+    span: Option<(Span, Server)>,
 ) -> Result<ReadResponse, Code> {
     let from = if key.before { ReadFrom::BeforeSeq(key.seq) } else { ReadFrom::AfterSeq(key.seq) };
     let request = ReadRequest {
@@ -119,7 +121,7 @@ async fn read(
         max_bytes: 0,
     };
     let mut request = within(CALL, request);
-    let span = span.map(|span| ClientSpan::begin(READ, span, &mut request));
+    let span = span.map(|(span, server)| ClientSpan::begin(READ, &server, span, &mut request));
     let result = made.make(READ, CALL, client.read(request)).await.map_err(|status| Code::of_status(&status));
     if let Some(span) = span {
         span.done(result.as_ref().err().map(|code| code.as_str()));

@@ -15,7 +15,7 @@ use crate::trace::TRACER;
 use plaza_kit::discovery::Targets;
 use plaza_kit::grpc::within;
 use plaza_kit::trace::layer::ClientSpan;
-use plaza_kit::trace::{SpanContext, SpanKind};
+use plaza_kit::trace::{Server, SpanContext, SpanKind};
 use plaza_proto::code::Code;
 use plaza_proto::fanout::{Command, Rejected};
 use plaza_proto::session::edge_lease_service_client::EdgeLeaseServiceClient;
@@ -119,6 +119,7 @@ impl SessionLink {
         let shutdown = context.shutdown.clone();
         let lease = Lease {
             replicas: Replicas::new(session.clone(), session.endpoints(&context.shutdown)),
+            server: session.server(),
             edge,
             advertise_addr,
             registration,
@@ -194,6 +195,8 @@ impl SessionLink {
 
 struct Lease {
     replicas: Replicas,
+    /// What the replicas are of, for spans.
+    server: Server,
     edge: String,
     advertise_addr: String,
     registration: Registration,
@@ -323,7 +326,7 @@ impl Lease {
             let contexts: Vec<SpanContext> = entries.iter_mut().filter_map(|entry| entry.context.take()).collect();
             let mut message = within(CALL, request.clone());
             let span = TRACER.gather(APPLY, SpanKind::Client, &contexts);
-            let span = span.map(|span| ClientSpan::begin(APPLY, span, &mut message));
+            let span = span.map(|span| ClientSpan::begin(APPLY, &self.server, span, &mut message));
             self.context.metrics.batch_operations.observe(entries.len() as f64);
             self.retries = (self.retries + RETRY_SHARE).min(RETRIES);
             let mut answer = self.call_apply(message).await;

@@ -11,6 +11,7 @@ use crate::validate;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 use plaza_kit::shutdown::Shutdown;
+use plaza_kit::trace::Server;
 use plaza_proto::batch::Batch;
 use plaza_proto::code::Code;
 use plaza_proto::fanout as api;
@@ -18,6 +19,7 @@ use plaza_proto::fanout::fanout_service_server::{FanoutService, FanoutServiceSer
 use prost::Message;
 use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
+use trace::Servers;
 
 /// The service's full name, for health.
 pub const SERVICE_NAME: &str = "plaza.fanout.v1.FanoutService";
@@ -30,12 +32,13 @@ pub struct Fanout {
     log: Arc<dyn EventLog>,
     metrics: Arc<FanoutMetrics>,
     shutdown: Shutdown,
+    servers: Servers,
 }
 
 impl Fanout {
-    /// A service over a log; long streams end when the shutdown begins.
-    pub fn new(log: Arc<dyn EventLog>, metrics: Arc<FanoutMetrics>, shutdown: Shutdown) -> Self {
-        Self { log, metrics, shutdown }
+    /// A service over a log, which is in `nats`, if anywhere; long streams end when the shutdown begins.
+    pub fn new(log: Arc<dyn EventLog>, nats: Option<Server>, metrics: Arc<FanoutMetrics>, shutdown: Shutdown) -> Self {
+        Self { log, metrics, shutdown, servers: Servers { own: None, nats } }
     }
 
     /// The tonic service.
@@ -132,7 +135,9 @@ impl FanoutService for Fanout {
         &self,
         request: Request<Streaming<api::PublishBatch>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        let stream = publish::stream(self.clone(), request.into_inner().map(|batch| batch.map(Batch::from)).boxed());
+        let mut fanout = self.clone();
+        fanout.servers.own = request.extensions().get::<Server>().cloned();
+        let stream = publish::stream(fanout, request.into_inner().map(|batch| batch.map(Batch::from)).boxed());
         self.counted("PublishStream", Ok(stream))
     }
 

@@ -159,7 +159,7 @@ fn start(fanout: &Fanout, item: &api::PublishItem) -> Answer<Wire> {
         Ok(Checked::Store(mut publish)) => {
             let id = publish.id;
             chaos::step(Step::Taken);
-            let trace = trace::begin(&mut publish);
+            let trace = trace::begin(&mut publish, &fanout.servers);
             match fanout.log.publish(publish) {
                 Answer::Now(outcome) => {
                     trace::end(trace, &outcome);

@@ -2,7 +2,7 @@
 //! context goes into the store's headers, and so to every edge that gets the event.
 
 use crate::log::{Outcome, Publish};
-use plaza_kit::trace::{Span, SpanKind, Tracer};
+use plaza_kit::trace::{Server, Span, SpanKind, Tracer};
 
 const TRACER: Tracer = Tracer::named("plaza-fanout");
 const METHOD: &str = "plaza.fanout.v1.FanoutService/PublishStream";
@@ -16,14 +16,21 @@ pub(super) struct PublishSpans {
     server: Span,
 }
 
+/// Between whom a publish goes, as far as that is known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Servers {
+    /// This one, as the caller names it.
+    pub(super) own: Option<Server>,
+    pub(super) nats: Option<Server>,
+}
+
 /// Begins the spans if the message is sampled, and puts their context in the place of the edge's. Below a
 /// unary call its own span is the parent.
-pub(super) fn begin(publish: &mut Publish) -> Option<Box<PublishSpans>> {
+pub(super) fn begin(publish: &mut Publish, servers: &Servers) -> Option<Box<PublishSpans>> {
     let (server, producer) = match publish.traceparent.as_deref() {
         Some(traceparent) => {
             let mut server = TRACER.follow(METHOD, SpanKind::Server, traceparent)?;
-            server.set("rpc.system.name", "grpc");
-            server.set("rpc.method", METHOD);
+            server.grpc(METHOD, servers.own.as_ref());
             let producer = TRACER.child(&server, "send chat.in.{room}", SpanKind::Producer)?;
             (server, producer)
         }
@@ -36,8 +43,11 @@ pub(super) fn begin(publish: &mut Publish) -> Option<Box<PublishSpans>> {
     let mut spans = PublishSpans { producer, server };
     spans.producer.set("messaging.system", "nats");
     spans.producer.set("messaging.operation.type", "send");
-    spans.producer.set("messaging.operation.name", "publish");
+    spans.producer.set("messaging.operation.name", "send");
     spans.producer.set("messaging.destination.template", DESTINATION);
+    if let Some(nats) = &servers.nats {
+        spans.producer.call_to(nats);
+    }
     spans.producer.set("plaza.room", publish.room.digest());
     publish.traceparent = Some(spans.producer.traceparent());
     Some(Box::new(spans))

@@ -23,6 +23,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 
 use crate::kubernetes::Cluster;
 use crate::shutdown::Shutdown;
+use crate::trace::Server;
 use known::{Addresses, Known, Source};
 use target::{Host, Target};
 
@@ -115,6 +116,14 @@ impl Targets {
             }
         });
         channel
+    }
+
+    /// These targets as the server of a span, whichever endpoint gets the call.
+    pub fn server(&self) -> Server {
+        match &self.list[..] {
+            [target] => target.server(),
+            list => Server::of_list(&list.iter().map(Target::to_string).collect::<Vec<_>>()),
+        }
     }
 
     /// Every endpoint as it is known now, for one stream per endpoint. Empty until the first

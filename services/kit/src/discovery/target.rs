@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use http::uri::{Authority, Scheme};
 use tonic::transport::Uri;
 
+use crate::trace::Server;
+
 /// The prefix of a target that the cluster's API resolves.
 const CLUSTER: &str = "kubernetes:///";
 
@@ -53,6 +55,17 @@ impl Target {
         match self {
             Self::Host(host) => host.host.clone(),
             Self::Service(service) => service.tls_name(),
+        }
+    }
+
+    /// What spans of calls tell of it.
+    pub(super) fn server(&self) -> Server {
+        match self {
+            Self::Host(host) => Server::new(&host.host, Some(host.port)),
+            Self::Service(service) => {
+                let port = if let Port::Number(port) = service.port { Some(port) } else { None };
+                Server::new(&service.dns_name(), port)
+            }
         }
     }
 
@@ -125,11 +138,14 @@ impl Service {
     /// What DNS knows of the pods; nothing by a port's name.
     pub(super) fn by_dns(&self) -> Option<Host> {
         let Port::Number(port) = self.port else { return None };
-        let host = match &self.namespace {
+        Some(Host { host: self.dns_name(), port, tls: false })
+    }
+
+    fn dns_name(&self) -> String {
+        match &self.namespace {
             Some(namespace) => format!("{}.{namespace}", self.name),
             None => self.name.clone(),
-        };
-        Some(Host { host, port, tls: false })
+        }
     }
 }
 
@@ -180,6 +196,17 @@ mod tests {
         }
         let Ok(Target::Host(host)) = Target::parse("http://[::1]:5") else { panic!("it is a host") };
         assert_eq!(host.literal(), Some("[::1]:5".parse().unwrap()));
+    }
+
+    #[test]
+    fn spans_tell_what_was_written() {
+        for (text, address, port) in [
+            ("http://127.0.0.1:5", "127.0.0.1", Some(5)),
+            ("kubernetes:///rooms-session:50051", "rooms-session", Some(50_051)),
+            ("kubernetes:///fanout.chat:grpc", "fanout.chat", None),
+        ] {
+            assert_eq!(Target::parse(text).unwrap().server(), Server::new(address, port));
+        }
     }
 
     #[test]

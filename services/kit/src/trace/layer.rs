@@ -14,7 +14,7 @@ use tonic::metadata::MetadataValue;
 use tower::{Layer, Service};
 
 use super::context::TRACEPARENT;
-use super::{Origin, Span, Tracer};
+use super::{Origin, Server, Span, Tracer};
 use crate::metrics::GrpcCalls;
 
 /// Counts each call with its duration, and gives a sampled one a SERVER span, below which the handler's own
@@ -58,9 +58,17 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let uri = request.uri().clone();
-        let Some(method) = method(uri.path()) else { return Box::pin(self.inner.call(request)) };
+        let Some(method) = method(uri.path()) else {
+            // Whoever traces the items of a stream finds here what its caller named.
+            if super::export::state().is_some()
+                && let Some(authority) = uri.authority()
+            {
+                request.extensions_mut().insert(Server::of_authority(authority));
+            }
+            return Box::pin(self.inner.call(request));
+        };
         let span = self.span(method, &request);
         let call = self.inner.call(request);
         let (calls, begin) = (self.calls.clone(), Instant::now());
@@ -98,8 +106,7 @@ impl<S> Seen<S> {
         let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
         let origin = Origin { traceparent, ..Origin::default() };
         let mut span = self.tracer.root(method.to_owned(), SpanKind::Server, origin)?;
-        span.set("rpc.system.name", "grpc");
-        span.set("rpc.method", method.to_owned());
+        span.grpc(method.to_owned(), request.uri().authority().map(Server::of_authority).as_ref());
         Some(span)
     }
 }
@@ -124,11 +131,10 @@ fn code_of<R, E>(result: &Result<Response<R>, E>) -> Code {
 pub struct ClientSpan(Span);
 
 impl ClientSpan {
-    /// Makes `span` that of a call to `method` (`package.Service/Method`), and puts its context into the
-    /// request's metadata.
-    pub fn begin<T>(method: &'static str, mut span: Span, request: &mut tonic::Request<T>) -> Self {
-        span.set("rpc.system.name", "grpc");
-        span.set("rpc.method", method);
+    /// Makes `span` that of a call to `method` (`package.Service/Method`) of a server, and puts its context into
+    /// the request's metadata.
+    pub fn begin<T>(method: &'static str, server: &Server, mut span: Span, request: &mut tonic::Request<T>) -> Self {
+        span.grpc(method, Some(server));
         if let Ok(value) = MetadataValue::try_from(span.traceparent()) {
             request.metadata_mut().insert(TRACEPARENT, value);
         }

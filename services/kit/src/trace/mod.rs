@@ -13,6 +13,7 @@ pub mod context;
 mod export;
 pub mod layer;
 mod sampler;
+mod server;
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -25,6 +26,7 @@ use opentelemetry::{Context, KeyValue};
 pub use export::{Spans, end, register, start};
 pub use opentelemetry::Value;
 pub use opentelemetry::trace::{SpanContext, SpanKind};
+pub use server::Server;
 
 /// A part of the program as the source of spans: the instrumentation scope.
 #[derive(Clone, Copy, Debug)]
@@ -132,9 +134,28 @@ impl Span {
         self.context().trace_id().to_string()
     }
 
+    /// Gives it another name, of a closed set as the first one.
+    pub fn rename(&mut self, name: String) {
+        self.0.update_name(name);
+    }
+
     /// Sets an attribute. Names come from closed sets; values hold no text of people and no secret.
     pub fn set(&mut self, name: &'static str, value: impl Into<Value>) {
         self.0.set_attribute(KeyValue::new(name, value));
+    }
+
+    /// Who is called.
+    pub fn call_to(&mut self, server: &Server) {
+        self.0.set_attributes(server.attributes());
+    }
+
+    /// This is a call of a gRPC method (`package.Service/Method`), which goes, or came, to this server.
+    pub fn grpc(&mut self, method: impl Into<Value>, server: Option<&Server>) {
+        self.set("rpc.system.name", "grpc");
+        self.set("rpc.method", method);
+        if let Some(server) = server {
+            self.call_to(server);
+        }
     }
 
     /// The work failed: `kind` is a code of a closed set.

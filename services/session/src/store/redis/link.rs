@@ -7,7 +7,7 @@ use super::target::{Connection, Target};
 use crate::TRACER;
 use crate::metrics::SessionMetrics;
 use plaza_kit::admin::Readiness;
-use plaza_kit::trace::SpanKind;
+use plaza_kit::trace::{Server, SpanKind};
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -18,10 +18,15 @@ const CALL: Duration = Duration::from_secs(1);
 /// While Redis is away, one call in this time tries it; the others fail at once.
 const PROBE: Duration = Duration::from_millis(250);
 
+/// How a script is called, unless the server has to learn it.
+const OPERATION: &str = "EVALSHA";
+
 /// The store's Redis, wherever it is just now.
 #[derive(Debug)]
 pub(super) struct Link {
     target: Target,
+    /// What the URL names, for spans.
+    server: Option<Server>,
     /// How long claims of names wait for those who held them at a server that is gone.
     name_grace: Duration,
     state: Mutex<State>,
@@ -41,23 +46,33 @@ struct State {
 }
 
 impl Link {
-    pub(super) fn new(target: Target, name_grace: Duration, metrics: SessionMetrics, readiness: Readiness) -> Self {
+    pub(super) fn new(
+        target: Target,
+        server: Option<Server>,
+        name_grace: Duration,
+        metrics: SessionMetrics,
+        readiness: Readiness,
+    ) -> Self {
         let (next_probe, known) = (Instant::now(), HashSet::new());
         let state = Mutex::new(State { connection: None, away: false, seen: false, next_probe, known });
         readiness.expect("redis");
-        Self { target, name_grace, state, metrics, readiness }
+        Self { target, server, name_grace, state, metrics, readiness }
     }
 
     /// Runs a script.
     pub(super) async fn call(&self, script: &'static Script, args: &[Vec<u8>]) -> Result<Value, StoreError> {
         self.admit().inspect_err(|_| self.metrics.store_call(script.name, "skipped", None))?;
         let begin = Instant::now();
-        let mut span = TRACER.here(script.name, SpanKind::Client);
+        let mut span = TRACER.here(OPERATION, SpanKind::Client);
         if let Some(span) = &mut span {
+            span.rename(format!("{OPERATION} {}", script.name));
             span.set("db.system.name", "redis");
             span.set("db.namespace", self.target.database().to_string());
-            span.set("db.operation.name", "EVALSHA");
+            span.set("db.operation.name", OPERATION);
             span.set("db.stored_procedure.name", script.name);
+            if let Some(server) = &self.server {
+                span.call_to(server);
+            }
         }
         let answer = match tokio::time::timeout(CALL, self.run(script, args)).await {
             Ok(Ok(value)) => Ok(value),

@@ -17,6 +17,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use link::Link;
 use plaza_kit::admin::Readiness;
+use plaza_kit::trace::Server;
 use plaza_proto::ids::RoomName;
 use plaza_proto::session::{Member, Session};
 use reply::{Fields, answer};
@@ -58,7 +59,8 @@ impl RedisStore {
         readiness: Readiness,
     ) -> Result<Self, BadUrl> {
         let target = Target::parse(url).map_err(BadUrl)?;
-        Ok(Self { link: Link::new(target, options.name_grace, metrics, readiness), options })
+        let server = Server::of_urls(url, 6_379);
+        Ok(Self { link: Link::new(target, server, options.name_grace, metrics, readiness), options })
     }
 
     async fn call(&self, script: &'static Script, args: Args) -> Result<Fields, StoreError> {
