@@ -6,7 +6,7 @@
 //! ws.receive                     SERVER, a new root linked to it; ends with the answer
 //!  +- plaza.fanout.v1...         CLIENT, from the hub to the result; its context travels in the item
 //!      +- (fanout: SERVER, PRODUCER; the context goes into the NATS headers)
-//!          +- process chat.out.{room}   CONSUMER, one per edge; ends after the last write of a shard
+//!          +- process chat.out.{room}   CONSUMER, one per edge; ends with the last write to a socket
 //! ```
 
 use crate::bridge::{ConnKey, Op};
@@ -20,9 +20,6 @@ pub(crate) const TRACER: Tracer = Tracer::named("plaza-edge");
 
 /// Requests whose spans the hub keeps until their answer; those beyond end at once.
 const OPEN: usize = 4_096;
-
-/// Deliveries whose spans a shard keeps until they are written; those beyond end at once.
-const UNWRITTEN: usize = 1_024;
 
 /// What a client wants to be known about one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -191,29 +188,3 @@ impl Requests {
 /// The call that reads a room's events.
 pub(crate) const READ: &str = "plaza.fanout.v1.FanoutService/Read";
 const PUBLISH: &str = "plaza.fanout.v1.FanoutService/PublishStream";
-
-/// Sampled deliveries of a shard that some member has not got yet.
-#[derive(Debug, Default)]
-pub(crate) struct Unwritten(Vec<(u32, u64, Arc<Span>)>);
-
-impl Unwritten {
-    /// The frame with this number of a board belongs to a sampled event.
-    pub(crate) fn add(&mut self, board: u32, frame: u64, span: &Arc<Span>) {
-        if self.0.len() < UNWRITTEN {
-            self.0.push((board, frame, Arc::clone(span)));
-        }
-    }
-
-    /// The trace of a frame.
-    pub(crate) fn trace(&self, board: u32, frame: u64) -> Option<String> {
-        let traced = self.0.iter().find(|traced| (traced.0, traced.1) == (board, frame));
-        traced.map(|(_, _, span)| span.trace_id())
-    }
-
-    /// Every follower has the frames of this board below a number; `u64::MAX`: the board is gone.
-    pub(crate) fn written(&mut self, board: u32, below: u64) {
-        if !self.0.is_empty() {
-            self.0.retain(|traced| traced.0 != board || traced.1 >= below);
-        }
-    }
-}

@@ -24,6 +24,7 @@ mod stats;
 mod sweep;
 mod wheel;
 mod write;
+mod written;
 
 use crate::accept::places::Place;
 use crate::conn::Connection;

@@ -1,6 +1,8 @@
 //! What one connection alone still has to be sent: made when its socket is full, gone when it is empty.
 
+use plaza_kit::trace::Span;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Bytes that wait for the socket. Whole frames, but for the first, which may be partly written.
 #[derive(Debug, Default)]
@@ -10,6 +12,8 @@ pub(super) struct Outbox {
     /// Bytes of it that are a replay, or the rest of a room's frame: not the client's own doing, and not
     /// held against it.
     excused: usize,
+    /// The span of the event whose rest comes first, and how much of that is left.
+    rest: Option<(usize, Arc<Span>)>,
     /// Lengths of the packets, for sockets that get one packet a turn.
     packets: VecDeque<usize>,
     /// The latest pong, which replaces the one before while both wait.
@@ -40,6 +44,13 @@ impl Outbox {
         self.excused += frames.len();
     }
 
+    /// Appends the rest of a room's frame, as the first thing. The event's span, if it has one, is not over before
+    /// that is written.
+    pub(super) fn push_rest(&mut self, rest: &[u8], span: Option<Arc<Span>>) {
+        self.push_excused(rest);
+        self.rest = span.map(|span| (self.bytes.len() - self.sent, span));
+    }
+
     /// Keeps a pong instead of the one before.
     pub(super) fn set_pong(&mut self, frame: &[u8]) {
         self.pong = Some(frame.into());
@@ -65,6 +76,8 @@ impl Outbox {
     pub(super) fn advance(&mut self, written: usize, now: u64) {
         self.sent += written;
         self.since = now;
+        self.rest = self.rest.take().and_then(|(left, span)| Some((left.checked_sub(written)?, span)));
+        self.rest.take_if(|(left, _)| *left == 0);
         if let Some(packet) = self.packets.front_mut() {
             *packet -= written;
             if *packet == 0 {

@@ -52,13 +52,16 @@ impl Core {
         let Some(board) = &mut self.boards[number as usize] else { return };
         board.leave(membership.standing);
         if board.members > 0 {
+            if !self.unwritten.is_empty() {
+                self.end_written(number);
+            }
             return;
         }
         let (room, variant) = (board.room, board.variant);
         let head = board.log.head();
         self.log_bytes -= board.log.trim(head, &mut self.pool);
         self.boards[number as usize] = None;
-        self.unwritten.written(number, u64::MAX);
+        self.unwritten.forget(number);
         self.free_boards.push(number);
         if let Some(boards) = self.rooms.get_mut(&room) {
             boards[variant as usize] = NONE;

@@ -151,11 +151,13 @@ impl Core {
         let Some(board) = self.boards[number as usize].as_mut() else { return };
         let reached = cursor + written;
         let mut cursor = reached;
-        let mut rest = Vec::new();
+        let (mut rest, mut span) = (Vec::new(), None);
         if written > 0
             && !board.log.is_border(reached)
-            && let Some(frame) = board.log.frame(board.log.number_at(reached))
+            && let place = board.log.number_at(reached)
+            && let Some(frame) = board.log.frame(place)
         {
+            span = self.unwritten.span(number, place).cloned();
             rest.extend_from_slice(&board.log.slice(reached)[..(frame.end - reached) as usize]);
             cursor = frame.end;
         }
@@ -165,7 +167,7 @@ impl Core {
             board.set_own(membership.standing, true);
         }
         if !rest.is_empty() {
-            self.outbox(index).push_excused(&rest);
+            self.outbox(index).push_rest(&rest, span);
         }
         self.block(index);
     }
@@ -183,17 +185,19 @@ impl Core {
         for (place, frame) in (board.measured..waiting).filter_map(|place| Some((place, board.log.frame(place)?))) {
             let taken = now.saturating_sub(frame.arrival.at_us);
             if frame.arrival.age_us > 0 {
-                let trace = self.unwritten.trace(number, place);
+                let trace = self.unwritten.span(number, place).map(|span| span.trace_id());
                 stats.to_socket.observe(taken + u64::from(frame.arrival.age_us), trace);
             }
             stats.latency.observe(taken);
         }
         board.measured = waiting;
-        self.unwritten.written(number, waiting);
         if let Some(first) = board.log.frame(waiting)
             && cost >= SMALL_ROUND_US
         {
             board.sweep.not_before_us = first.arrival.at_us + (cost / 2).min(MAX_PAUSE_US);
+        }
+        if !self.unwritten.is_empty() {
+            self.end_written(number);
         }
         self.trim(number);
     }

@@ -7,8 +7,10 @@ use super::slot::{NONE, Phase};
 use super::stats::add;
 use crate::conn::{Cause, Close, Millis, Packet};
 use bytes::Bytes;
+use plaza_kit::trace::Span;
 use std::io::{self, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 
 /// Most bytes that are merged for one send.
 const MERGE_BYTES: usize = 64 * 1024;
@@ -190,6 +192,7 @@ impl Core {
             return;
         }
         self.serve_own(index, true);
+        self.end_written_to(index);
         self.settle(index);
         if self.slab.get(index).phase != Phase::Free {
             self.set_timer(index);
@@ -270,7 +273,8 @@ impl Core {
             && first.start < written
         {
             let merged = std::mem::take(&mut self.merged);
-            self.outbox(index).push_excused(&merged[written..first.end]);
+            let span = self.span_at(index, first);
+            self.outbox(index).push_rest(&merged[written..first.end], span);
             self.merged = merged;
             unbegun = later;
         }
@@ -281,6 +285,13 @@ impl Core {
             }
         }
         self.block(index);
+    }
+
+    /// The span of the event whose frame this is.
+    fn span_at(&self, index: u32, step: &Step) -> Option<Arc<Span>> {
+        let membership = self.slab.get(index).memberships().nth(step.place)?;
+        let board = self.boards[membership.board as usize].as_ref()?;
+        self.unwritten.span(membership.board, board.log.number_at(step.cursor)).cloned()
     }
 
     /// Writes the outbox; `true`: nothing of it is left, and the socket has room.

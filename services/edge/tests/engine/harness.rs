@@ -7,6 +7,7 @@ use plaza_edge::bridge::{ConnKey, Control, Delivery, Inbound, Op, Outlet, Reply,
 use plaza_edge::conn::{Action, Cause, Close, Connection, Incoming, Millis, Packet};
 use plaza_edge::engine::{Settings, Shard, ShardHandle, SocketOptions};
 use plaza_edge::wire::websocket::{Opcode, frame};
+use plaza_kit::trace::Span;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -137,9 +138,19 @@ impl Server {
     }
 
     pub(crate) fn deliver_but(&self, room: u32, seq: u64, payload: &str, skip: Option<ConnKey>) {
+        self.deliver_traced(room, seq, payload, skip, None);
+    }
+
+    pub(crate) fn deliver_traced(
+        &self,
+        room: u32,
+        seq: u64,
+        payload: &str,
+        skip: Option<ConnKey>,
+        trace: Option<Arc<Span>>,
+    ) {
         let frames = [None, None, None, Some(frame(Opcode::Text, payload.as_bytes())), None];
-        let delivery =
-            Delivery { room: RoomId(room), seq, skip, frames, received: Instant::now(), age_us: 0, trace: None };
+        let delivery = Delivery { room: RoomId(room), seq, skip, frames, received: Instant::now(), age_us: 0, trace };
         let delivery = Arc::new(delivery);
         while self.shard.try_deliver(Arc::clone(&delivery)).is_err() {
             self.shard.wake();

@@ -7,7 +7,9 @@ use plaza_edge::bridge::{ConnKey, Control, Op, RoomId};
 use plaza_edge::conn::Cause;
 use plaza_edge::engine::{Settings, SocketOptions};
 use plaza_edge::wire::websocket::Opcode;
+use plaza_kit::trace::Span;
 use std::net::Shutdown;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -126,6 +128,77 @@ fn a_slow_member_catches_up_without_loss_and_its_neighbour_waits_for_nothing() {
     }
     server.deliver(1, 4_001, "the last");
     assert_eq!((slow.next_text(), slower.next_text()), ("the last".into(), "the last".into()));
+}
+
+/// A sampled event for a room, and what is there as long as its span is not over.
+fn traced(server: &Server, seq: u64, text: &str) -> Weak<Span> {
+    let span = Arc::new(Span::untold());
+    let held = Arc::downgrade(&span);
+    server.deliver_traced(1, seq, text, None, Some(span));
+    held
+}
+
+fn is_over(span: &Weak<Span>) -> bool {
+    span.strong_count() == 0
+}
+
+/// Waits, without anything that would move the shard, until the span is over.
+fn ends(span: &Weak<Span>) {
+    let begin = Instant::now();
+    while !is_over(span) {
+        assert!(begin.elapsed() < Duration::from_secs(10), "the span does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn the_span_of_an_event_ends_with_the_last_write_to_a_socket() {
+    let settings = Settings { max_lag_bytes: 64 << 20, max_lag_messages: 1 << 20, ..Settings::default() };
+    let server = Server::with(settings, SocketOptions::default());
+    let mut late = server.client("1,2");
+    let mut later = server.client("1");
+    let mut quick = server.client("1");
+    let first = traced(&server, 1, "at once");
+    for client in [&mut late, &mut later, &mut quick] {
+        assert_eq!(client.next_text(), "at once");
+    }
+    ends(&first);
+
+    // Two sockets take no more; what comes then is written to the third one, and waits for the others.
+    let text = |seq: u64| format!("{seq} {}", "z".repeat(6_000));
+    for seq in 2..=4_000 {
+        server.deliver(1, seq, &text(seq));
+    }
+    let span = traced(&server, 4_001, "late");
+    (2..=4_000).for_each(|seq| assert_eq!(quick.next_text(), text(seq)));
+    assert_eq!(quick.next_text(), "late");
+    // Rounds of the same room and of another one end meanwhile.
+    server.deliver(1, 4_002, "behind it");
+    assert_eq!(quick.next_text(), "behind it");
+    let mut other = server.client("3");
+    server.deliver(3, 1, "elsewhere");
+    assert_eq!(other.next_text(), "elsewhere");
+    for client in [&mut late, &mut later] {
+        assert!(!is_over(&span), "it was not written to all");
+        (2..=4_000).for_each(|seq| assert_eq!(client.next_text(), text(seq)));
+        assert_eq!(client.next_text(), "late");
+    }
+    ends(&span);
+}
+
+#[test]
+fn the_span_of_an_event_ends_with_the_member_that_did_not_read_it() {
+    let settings = Settings { max_lag_bytes: 64 << 20, max_lag_messages: 1 << 20, ..Settings::default() };
+    let server = Server::with(settings, SocketOptions::default());
+    let (deaf, mut quick) = (server.client("1"), server.client("1"));
+    for seq in 1..=4_000 {
+        server.deliver(1, seq, &"z".repeat(6_000));
+    }
+    let span = traced(&server, 4_001, "late");
+    while quick.next_text() != "late" {}
+    assert!(!is_over(&span), "one socket is full");
+    drop(deaf);
+    ends(&span);
 }
 
 #[test]
