@@ -1,6 +1,6 @@
 //! How spans leave: over gRPC and HTTP, with certificates, to collectors that are away or say nothing.
 
-use super::{Client, trace};
+use super::{Client, service, trace};
 use plaza_tests::cluster::{Cluster, Service, http_get};
 use plaza_tests::otlp::{Receiver, Span, http::KEY_HEADER};
 use plaza_tests::process::{PATIENCE, fresh_folder};
@@ -225,6 +225,53 @@ async fn an_unreachable_collector_over_http_costs_one_line() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_collector_costs_one_line() {
     unreachable_and_found("grpc", Receiver::start_on).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_says_nothing_costs_a_bounded_buffer_and_no_latency() {
+    const QUEUE: usize = 32;
+    const MESSAGES: usize = 200;
+    // It takes connections, by the kernel's hand, and says nothing until it is served at last.
+    let mute = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let mut envs = envs("grpc", format!("http://{}", mute.local_addr().expect("an address")));
+    for (name, value) in [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE.to_string()),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", QUEUE.to_string()),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "60000".to_owned()),
+    ] {
+        envs.push((name, value));
+    }
+    let cluster = Cluster::start_in(1, &["--message-rate", "0"], envs).await;
+    let mut alice = Client::enter(cluster.edges[0].addr, json!({}), "alice", "traced").await;
+    let begin = Instant::now();
+    for n in 0..MESSAGES {
+        alice.ask(json!({"id": 4, "publish": {"room": "traced", "text": format!("line {n}")}}), "published").await;
+    }
+    let took = begin.elapsed();
+    assert!(took < Duration::from_millis(20) * MESSAGES as u32, "{took:?} for {MESSAGES} messages");
+
+    // Of each message the edge has three spans; it kept a batch on its way, and a queue. What is said from now on
+    // arrives behind them.
+    let mut receiver = Receiver::start_on(mute);
+    let (begin, mut later) = (Instant::now(), BTreeSet::new());
+    let kept = loop {
+        assert!(begin.elapsed() < PATIENCE, "the collector is not found");
+        let publish = json!({"room": "traced", "text": "again", "trace": true});
+        let published = alice.ask(json!({"id": 5, "publish": publish}), "published").await;
+        later.insert(published["traceId"].as_str().expect("a trace").to_owned());
+        let earlier = |spans: &[Span]| {
+            let is_later = |span: &&Span| later.contains(&span.trace_id);
+            let of_edge = spans.iter().filter(|span| !is_later(span) && service(span) == "plaza-edge");
+            spans.iter().any(|span| is_later(&span)).then(|| of_edge.count())
+        };
+        if let Ok(kept) = tokio::time::timeout(Duration::from_millis(200), receiver.wait("it", earlier)).await {
+            break kept;
+        }
+    };
+    assert!(kept <= 3 * QUEUE, "{kept} spans of {}", 3 * MESSAGES);
+    let log = cluster.edges[0].process.log();
+    let warnings = log.lines().filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""));
+    assert!(warnings.count() <= 1, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
