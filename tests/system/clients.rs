@@ -18,6 +18,11 @@ fn python() -> PathBuf {
 
 /// Runs a client program of `tests/clients` to its end, which must be a success.
 pub(crate) async fn run(program: &Path, script: &str, args: &[String]) {
+    passed(start(program, script, args)).await;
+}
+
+/// Starts a client program of `tests/clients`.
+pub(crate) fn start(program: &Path, script: &str, args: &[String]) -> Process {
     assert!(
         folder().join("node_modules").exists(),
         "the stock clients are not installed: run `npm ci` in {} (scripts/test does)",
@@ -25,10 +30,14 @@ pub(crate) async fn run(program: &Path, script: &str, args: &[String]) {
     );
     let mut all = vec![folder().join(script).display().to_string()];
     all.extend_from_slice(args);
-    let mut process = Process::start(script.rsplit('/').next().unwrap_or(script), program, &all, &[]);
+    Process::start(script.rsplit('/').next().unwrap_or(script), program, &all, &[])
+}
+
+/// Waits for the end of a client program, which must be a success.
+pub(crate) async fn passed(mut process: Process) {
     let status = process.wait_within(Duration::from_secs(240)).await;
     let log = process.log();
-    assert!(status.success() && log.contains(" passed, 0 failed"), "{script} ended with {status}:\n{log}");
+    assert!(status.success() && log.contains(" passed, 0 failed"), "it ended with {status}:\n{log}");
 }
 
 pub(super) fn urls(cluster: &Cluster) -> Vec<String> {

@@ -21,6 +21,7 @@ mod relay;
 mod servers;
 mod session_service;
 mod session_store;
+mod shed;
 mod slow;
 mod tidy;
 mod trace;

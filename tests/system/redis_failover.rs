@@ -19,7 +19,7 @@ const PATIENT: StoreOptions = StoreOptions { lease: Duration::from_secs(60), ..O
 async fn until_answered(store: &dyn SessionStore, edge: &str, counter: u64) -> Duration {
     let begin = Instant::now();
     loop {
-        match store.heartbeat(edge, counter, 0, Vec::new()).await {
+        match store.heartbeat(edge, counter, None, Vec::new()).await {
             Ok(pulse) => {
                 assert!(pulse.counter + 1 >= counter, "the store has lost what was written last: {pulse:?}");
                 return begin.elapsed();
@@ -32,7 +32,7 @@ async fn until_answered(store: &dyn SessionStore, edge: &str, counter: u64) -> D
 
 async fn hold_a_name(store: &dyn SessionStore, edge: &str) {
     store.register(registration(edge)).await.expect("a registration");
-    store.heartbeat(edge, 1, 0, Vec::new()).await.expect("a heartbeat");
+    store.heartbeat(edge, 1, None, Vec::new()).await.expect("a heartbeat");
     let applied = store.apply(edge, vec![open_as("one", unique("Ada"))]).await.expect("an open session");
     assert!(matches!(applied.outcomes[..], [Outcome::Session(_)]), "{applied:?}");
 }
@@ -62,7 +62,7 @@ async fn sentinels_name_another_master_and_the_store_follows() {
     set.restart(first).await;
     let begin = Instant::now();
     while !set.is_replica(first).await {
-        store.heartbeat(&edge, 3, 0, Vec::new()).await.expect("the new master serves on");
+        store.heartbeat(&edge, 3, None, Vec::new()).await.expect("the new master serves on");
         assert!(begin.elapsed() < Duration::from_secs(60), "the sentinels leave two masters");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -115,7 +115,7 @@ async fn a_name_that_a_server_has_lost_waits_for_its_holder() {
     let (edge, elsewhere) = (edge_name("a"), edge_name("b"));
     hold_a_name(&store, &edge).await;
     other.register(registration(&elsewhere)).await.expect("a registration");
-    other.heartbeat(&elsewhere, 1, 0, Vec::new()).await.expect("a heartbeat");
+    other.heartbeat(&elsewhere, 1, None, Vec::new()).await.expect("a heartbeat");
     name_is_held(&other, &elsewhere).await;
 
     // Another server: it knows no scripts, and the write of the name has not reached it.

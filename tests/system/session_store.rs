@@ -79,6 +79,7 @@ conformance! {
     one_replica_at_a_time_reads_the_outbox,
     the_highest_resume_key_wins,
     an_edge_keeps_its_number,
+    the_mean_is_over_living_edges_that_told_their_connections,
     rooms_of_a_session_are_bounded,
 }
 
@@ -211,7 +212,7 @@ async fn reap_an_edge(store: &dyn SessionStore) {
 }
 
 async fn heartbeat(store: &dyn SessionStore, edge: &str, done: &[String]) -> Vec<(String, Body)> {
-    let pulse = store.heartbeat(edge, 1, 3, done.to_vec()).await.expect("a living lease");
+    let pulse = store.heartbeat(edge, 1, Some(3), done.to_vec()).await.expect("a living lease");
     pulse.commands.into_iter().map(|c| (c.id, c.command.expect("a command has a body"))).collect()
 }
 
@@ -344,12 +345,12 @@ async fn a_recovery_whose_answer_was_lost_can_be_released(store: &dyn SessionSto
 async fn data_i13_an_ended_lease_can_do_nothing(store: &dyn SessionStore) {
     let never = edge_name("edge-x");
     assert!(matches!(store.apply(&never, vec![open("s1")]).await, Err(StoreError::LeaseLost(_))));
-    assert!(matches!(store.heartbeat(&never, 1, 0, Vec::new()).await, Err(StoreError::LeaseLost(_))));
+    assert!(matches!(store.heartbeat(&never, 1, None, Vec::new()).await, Err(StoreError::LeaseLost(_))));
     let edge = register(store, "edge-a").await;
     apply(store, &edge, [open("s1"), present("lobby", "u", "Alice")]).await;
     reap_an_edge(store).await;
     assert!(matches!(store.apply(&edge, vec![open("s2")]).await, Err(StoreError::LeaseLost(_))));
-    assert!(matches!(store.heartbeat(&edge, 2, 0, Vec::new()).await, Err(StoreError::LeaseLost(_))));
+    assert!(matches!(store.heartbeat(&edge, 2, None, Vec::new()).await, Err(StoreError::LeaseLost(_))));
     assert_eq!(store.count(&room("lobby")).await.expect("a count"), 0);
 }
 
@@ -583,7 +584,7 @@ async fn a_command_is_repeated_until_it_is_confirmed(store: &dyn SessionStore) {
     }
     let left = heartbeat(store, &edge, &[told.command.id, "foreign".to_owned()]).await;
     assert_eq!(left.len(), 1);
-    let pulse = store.heartbeat(&edge, 7, 5, vec![left[0].0.clone()]).await.expect("a living lease");
+    let pulse = store.heartbeat(&edge, 7, Some(5), vec![left[0].0.clone()]).await.expect("a living lease");
     assert!(pulse.commands.is_empty());
     assert_eq!((pulse.counter, pulse.mean_connections), (1, 5));
 }
@@ -627,11 +628,35 @@ async fn the_highest_resume_key_wins(store: &dyn SessionStore) {
     let edge = edge_name("edge-b");
     let back = Registration { resume_keys: known.clone(), ..registration(&edge) };
     assert_eq!(store.register(back).await.expect("a registration").resume_keys, known);
-    let pulse = store.heartbeat(&edge, 1, 0, Vec::new()).await.expect("a living lease");
+    let pulse = store.heartbeat(&edge, 1, None, Vec::new()).await.expect("a living lease");
     assert_eq!(pulse.resume_keys, known);
     let forged = vec![ResumeKey { generation: 9, key: [0; 32] }];
     let forged = Registration { resume_keys: forged, ..registration(&edge_name("edge-c")) };
     assert_eq!(store.register(forged).await.expect("a registration").resume_keys, known, "the first one stays");
+}
+
+async fn the_mean_is_over_living_edges_that_told_their_connections(store: &dyn SessionStore) {
+    let tell = async |edge: &str, connections| {
+        let pulse = store.heartbeat(edge, 1, connections, Vec::new()).await.expect("a living lease");
+        (pulse.mean_connections, pulse.counted_edges)
+    };
+    let (a, b) = (register(store, "edge-a").await, register(store, "edge-b").await);
+    assert_eq!(tell(&a, None).await, (0, 0));
+    assert_eq!(tell(&a, Some(300)).await, (300, 1), "the other one has not told yet");
+    assert_eq!(tell(&b, Some(1)).await, (150, 2), "rounded down");
+    assert_eq!(tell(&b, Some(0)).await, (150, 2), "an empty edge counts");
+    assert_eq!(tell(&b, None).await, (300, 1), "one that drains does not");
+    assert_eq!(tell(&b, Some(u32::MAX)).await.1, 2);
+    let next = edge_name("edge-b");
+    let again = Registration { replaces: b, ..registration(&next) };
+    store.register(again).await.expect("a registration");
+    assert_eq!(tell(&a, Some(300)).await, (300, 1), "nor does the incarnation before");
+    assert_eq!(tell(&next, Some(100)).await, (200, 2));
+    let begin = Instant::now();
+    while tell(&a, Some(300)).await != (300, 1) {
+        assert!(begin.elapsed() < plaza_tests::process::PATIENCE, "a dead edge counts");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn an_edge_keeps_its_number(store: &dyn SessionStore) {

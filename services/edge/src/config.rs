@@ -82,6 +82,14 @@ pub const PROCESS_FLAGS: &[Flag] = &[
         help: "Write Events about this pod (POD_NAME, POD_UID) when its drain begins and ends",
         section: "Kubernetes",
     },
+    Flag {
+        name: "shed-excess",
+        default: Some("false"),
+        value: "",
+        help: "With 100 connections and above 1.2 times the mean of the edges, close at most 1 % a second down to \
+               1.05 times it: clients come back elsewhere",
+        section: "Sockets",
+    },
 ];
 
 /// How the edge treats its sockets.
@@ -241,6 +249,8 @@ pub struct Config {
     pub recovery_window: Duration,
     /// Connections are closed evenly over this time at the end.
     pub drain_window: Duration,
+    /// Connections above the mean of all edges are sent to the others.
+    pub shed_excess: bool,
     /// Pages that may connect besides those of the own host.
     pub allowed_origins: Origins,
     /// Proxies whose X-Forwarded-For is believed.
@@ -289,7 +299,8 @@ impl Config {
             deletion_cost: settings.switch("pod-deletion-cost"),
             drain_events: settings.switch("drain-events"),
         };
-        Self { kubernetes, ..Self::of_flags(settings, session, fanout, name, advertise_addr) }
+        let shed_excess = settings.switch("shed-excess");
+        Self { kubernetes, shed_excess, ..Self::of_flags(settings, session, fanout, name, advertise_addr) }
     }
 
     /// Reads [`FLAGS`] alone; the caller knows where the services are.
@@ -331,6 +342,7 @@ impl Config {
             ping_timeout: settings.seconds("ping-timeout", 1_000..=300_000),
             recovery_window: settings.seconds("recovery-window", 0..=3_600_000),
             drain_window: settings.seconds("drain-window", 0..=3_600_000),
+            shed_excess: false,
             allowed_origins,
             proxies,
             feed_cache_bytes: settings.integer("feed-cache-bytes", 1 << 20..=16 << 30) as usize,

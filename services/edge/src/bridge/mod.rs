@@ -172,6 +172,13 @@ pub enum Control {
         /// Length of the window.
         window_ms: u32,
     },
+    /// Close some at random, one after another over this many milliseconds.
+    Shed {
+        /// How many.
+        count: u32,
+        /// Length of the window.
+        window_ms: u32,
+    },
 }
 
 /// A session's id: 120 random bits, 20 characters base64url. For Socket.IO the sid of namespace `/`.

@@ -529,7 +529,8 @@ impl Handler for Chat {
             | Control::Replaced { .. }
             | Control::Reset { .. }
             | Control::Forget(_)
-            | Control::Drain { .. } => {}
+            | Control::Drain { .. }
+            | Control::Shed { .. } => {}
         }
     }
 

@@ -98,6 +98,7 @@ pub(super) fn close(cause: Cause) -> Action {
         | Cause::PingTimeout
         | Cause::Slow
         | Cause::Drain
+        | Cause::Shed
         | Cause::Unauthenticated
         | Cause::Reset
         | Cause::Replaced => (None, ""),

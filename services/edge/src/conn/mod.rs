@@ -130,6 +130,8 @@ pub enum Cause {
     Kicked,
     /// This edge drains.
     Drain,
+    /// This edge has more than its share.
+    Shed,
     /// Not authenticated.
     Unauthenticated,
     /// The services behind this edge cannot be reached.
@@ -142,7 +144,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Client,
         Self::Transport,
         Self::PingTimeout,
@@ -152,6 +154,7 @@ impl Cause {
         Self::Limit,
         Self::Kicked,
         Self::Drain,
+        Self::Shed,
         Self::Unauthenticated,
         Self::Unavailable,
         Self::Reset,
@@ -176,6 +179,7 @@ impl Cause {
             Self::Limit => "limit",
             Self::Kicked => "kicked",
             Self::Drain => "drain",
+            Self::Shed => "shed",
             Self::Unauthenticated => "unauthenticated",
             Self::Unavailable => "unavailable",
             Self::Reset => "reset",
@@ -205,7 +209,7 @@ pub trait Connection: Send {
     fn on_deadline(&mut self, now: Millis, out: &mut Vec<Action>);
     /// When [`Self::on_deadline`] wants to be called next; asked after each call.
     fn deadline(&self) -> Option<Millis>;
-    /// What to say before an unasked close (drain, slow): e.g. `reconnect{afterMs}` of Plaza's protocol.
+    /// What to say before an unasked close (drain, shed, slow): e.g. `reconnect{afterMs}` of Plaza's protocol.
     fn before_close(&mut self, _cause: Cause, _out: &mut Vec<Action>) {}
     /// The connection has ended; last call. Pushes at most requests ([`Op::Close`]).
     fn on_close(&mut self, cause: Cause, rooms: Vec<RoomId>, out: &mut Vec<Action>);

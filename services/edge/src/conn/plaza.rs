@@ -338,7 +338,8 @@ impl Connection for PlazaConnection {
             | Control::Replaced { .. }
             | Control::Reset { .. }
             | Control::Forget(_)
-            | Control::Drain { .. } => {}
+            | Control::Drain { .. }
+            | Control::Shed { .. } => {}
         }
     }
 
@@ -363,7 +364,7 @@ impl Connection for PlazaConnection {
     }
 
     fn before_close(&mut self, cause: Cause, out: &mut Vec<Action>) {
-        if matches!(cause, Cause::Drain | Cause::Slow | Cause::Unavailable) {
+        if matches!(cause, Cause::Drain | Cause::Shed | Cause::Slow | Cause::Unavailable) {
             let after_ms = fastrand::u32(RECONNECT_MS);
             self.send(None, server_frame::Body::Reconnect(client::Reconnect { after_ms }), out);
         }

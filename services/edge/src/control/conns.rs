@@ -55,6 +55,8 @@ pub(super) struct Conns {
     sessions: HashMap<SessionId, ConnKey>,
     /// How many there are of each variant.
     variants: [u32; Variant::COUNT],
+    /// How many there are on each shard.
+    counts: Vec<u32>,
 }
 
 impl Conns {
@@ -64,6 +66,7 @@ impl Conns {
             shards: std::iter::repeat_with(Vec::new).take(shards).collect(),
             sessions: HashMap::new(),
             variants: [0; Variant::COUNT],
+            counts: vec![0; shards],
         }
     }
 
@@ -81,6 +84,7 @@ impl Conns {
         let user_id = identity.user_id().into();
         self.sessions.insert(identity.session, key);
         self.variants[identity.variant as usize] += 1;
+        self.counts[usize::from(key.shard)] += 1;
         let conn = Conn {
             identity,
             user_id,
@@ -101,6 +105,11 @@ impl Conns {
         self.variants
     }
 
+    /// How many there are on each shard.
+    pub(super) fn by_shard(&self) -> &[u32] {
+        &self.counts
+    }
+
     pub(super) fn get(&self, key: ConnKey) -> Option<&Conn> {
         let place = self.shards.get(usize::from(key.shard))?.get(key.slot as usize)?;
         if place.generation == key.generation { place.conn.as_deref() } else { None }
@@ -118,6 +127,7 @@ impl Conns {
         }
         let conn = place.conn.take()?;
         self.variants[conn.identity.variant as usize] -= 1;
+        self.counts[usize::from(key.shard)] -= 1;
         if self.sessions.get(&conn.identity.session) == Some(&key) {
             self.sessions.remove(&conn.identity.session);
         }

@@ -7,6 +7,7 @@ use super::offsets::Offsets;
 use super::recovery::Recovery;
 use super::requests::Asked;
 use super::room::Rooms;
+use super::shed::Shed;
 use super::watch::Watch;
 use crate::bridge::requests::RequestReceiver;
 use crate::bridge::{ConnKey, Control, Inbound, Outlet, RoomId, SessionId};
@@ -56,6 +57,8 @@ pub(super) struct HubParts {
     pub(super) registration: Registration,
     /// How long sessions can be continued; zero is off.
     pub(super) recovery_window: Duration,
+    /// Connections above the mean of all edges are sent to the others.
+    pub(super) shed_excess: bool,
     /// Bytes of rings and early buffers of all rooms.
     pub(super) feed_cache_bytes: usize,
     pub(super) metrics: HubMetrics,
@@ -88,6 +91,8 @@ pub(super) struct Hub {
     pub(super) metrics: HubMetrics,
     pub(super) readiness: Readiness,
     pub(super) watch: Watch,
+    /// `None`: whoever is here stays.
+    pub(super) shed: Option<Shed>,
     /// The room that finds out for all others whether the log is still the same.
     pub(super) prover: Option<(RoomId, u64)>,
     /// Sampled requests without an answer yet.
@@ -146,6 +151,7 @@ pub(super) async fn run(parts: HubParts) {
         metrics: parts.metrics,
         readiness: parts.readiness,
         watch: Watch::new(0),
+        shed: parts.shed_excess.then(Shed::default),
         prover: None,
         traces: trace::Requests::new(parts.fanout),
         incarnation: "".into(),
@@ -278,6 +284,7 @@ impl Hub {
                     self.on_command(command);
                 }
             }
+            Outcome::Session(SessionEvent::Load(load)) => self.on_load(load),
             Outcome::Session(SessionEvent::Reachable(yes)) => {
                 let why = (!yes).then(|| "the session service cannot be reached".to_owned());
                 self.readiness.set_degraded("session", why);
@@ -350,7 +357,7 @@ impl Hub {
             self.release_rooms();
             self.tell_late();
             self.tails_due.extend(self.offsets.unproven());
-            self.session.set_connections(self.conns.len());
+            self.session.set_connections(self.conns.len(), self.readiness.is_draining());
             self.metrics.tick(self.conns.by_variant(), self.rooms.len(), self.link.unresolved(), self.ring_bytes);
             self.metrics.wait(self.session.waiting());
             self.metrics.ages(self.watch.beat_age(now), self.watch.echo_age(now));

@@ -16,6 +16,7 @@
 //! | `encode` | events as frames |
 //! | `deliver` | what a sequencer asks for; events to shards |
 //! | `presence` | who is in which room, told to the session service |
+//! | `shed` | how many leave an edge that has more than its share |
 //! | `watch` | beats, echo, tail checks, commands |
 
 use crate::bridge::Outlet;
@@ -46,6 +47,7 @@ mod recovery;
 mod replay;
 mod requests;
 mod room;
+mod shed;
 mod ticket;
 mod watch;
 
@@ -132,6 +134,7 @@ pub fn start(
         ),
         registration,
         recovery_window: config.recovery_window,
+        shed_excess: config.shed_excess,
         feed_cache_bytes: config.feed_cache_bytes,
         metrics,
         readiness: readiness.clone(),

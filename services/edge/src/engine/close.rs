@@ -13,7 +13,7 @@
 
 use super::core::Core;
 use super::polling::Verdict;
-use super::slot::{NONE, Phase};
+use super::slot::{NONE, Phase, Slot};
 use crate::bridge::{ConnKey, RoomId};
 use crate::conn::{Action, Cause, Close};
 use crate::wire::websocket::{Violation, codes, push_close};
@@ -40,6 +40,7 @@ impl Core {
         let engineio = self.slab.get(index).connection.as_ref().is_some_and(|c| c.sid_secret().is_some());
         let (code, reason) = match cause {
             Cause::Drain => (codes::RESTART, "this server restarts"),
+            Cause::Shed => (codes::RESTART, "another server has more room"),
             Cause::Slow => (codes::TRY_LATER, "too slow"),
             _ => (codes::GOING_AWAY, "closed by the server"),
         };
@@ -196,6 +197,22 @@ impl Core {
             if self.slab.get(index).phase == Phase::Open {
                 self.close_within(index);
             }
+        }
+    }
+
+    /// Closes so many, drawn at random, one after another over the window. A drain has its own window for all.
+    pub(super) fn shed(&mut self, count: u32, window_ms: u32) {
+        if self.drain_until != 0 {
+            return;
+        }
+        let (slots, begin) = (&self.slab.slots, self.now().max(1));
+        // A WebSocket that probes stays with its session.
+        let stays = |slot: &Slot| slot.phase != Phase::Open || slot.closes_at != 0 || slot.probes != NONE;
+        let may_go = (0..slots.len() as u32).filter(|index| !stays(&slots[*index as usize]));
+        let chosen = fastrand::choose_multiple(may_go, count as usize);
+        for (place, index) in (0..).zip(chosen) {
+            self.slab.at(index).closes_at = begin + u64::from(window_ms) * place / u64::from(count);
+            self.set_timer(index);
         }
     }
 

@@ -335,7 +335,8 @@ impl Core {
             Phase::Open => {}
         }
         if slot.closes_at != 0 && slot.closes_at <= now {
-            return self.close_unasked(index, Cause::Drain);
+            let cause = if self.drain_until == 0 { Cause::Shed } else { Cause::Drain };
+            return self.close_unasked(index, cause);
         }
         if slot
             .parser

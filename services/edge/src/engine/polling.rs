@@ -185,7 +185,7 @@ impl Polling {
     /// left and the slot is [`Verdict::Free`]; else a GET in the next 30 s hears of it.
     pub fn close(&mut self, cause: Cause, now: Millis) -> Verdict {
         let last = if cause == Cause::Client { NOOP } else { CLOSE };
-        if matches!(cause, Cause::Slow | Cause::Drain | Cause::Reset | Cause::Unavailable) {
+        if matches!(cause, Cause::Slow | Cause::Drain | Cause::Shed | Cause::Reset | Cause::Unavailable) {
             self.leave_events_to_the_next_session();
         }
         if let Some(get) = self.get.take() {
@@ -423,7 +423,8 @@ mod tests {
 
     #[test]
     fn r10_a_session_that_may_continue_ends_without_events_in_the_body_of_its_close() {
-        for (cause, kept) in [(Cause::Slow, false), (Cause::Drain, false), (Cause::Kicked, true)] {
+        for (cause, kept) in [(Cause::Slow, false), (Cause::Drain, false), (Cause::Shed, false), (Cause::Kicked, true)]
+        {
             let mut polling = Polling::default();
             for packet in [text("42[1]"), text("431[]"), text("451-[1]"), Packet::Binary(Bytes::from_static(b"a"))] {
                 polling.send(packet).expect("room");

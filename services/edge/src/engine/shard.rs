@@ -286,6 +286,7 @@ impl Core {
             Control::Reset { room, frames } => self.reset(*room, frames),
             Control::Forget(room) => self.forget(*room),
             Control::Drain { window_ms } => self.drain(*window_ms),
+            Control::Shed { count, window_ms } => self.shed(*count, *window_ms),
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) struct Slot {
     /// Further rooms.
     #[allow(clippy::box_collection, reason = "8 bytes in a slot that nearly never has any, instead of 24")]
     pub(super) rooms: Option<Box<Vec<Membership>>>,
-    /// When the shard's drain, or the end of the close handshake, closes it. 0: never.
+    /// When the shard's drain, its shedding, or the end of the close handshake, closes it. 0: never.
     pub(super) closes_at: Millis,
     pub(super) generation: u32,
     /// The polling session that this WebSocket probes for.

@@ -73,6 +73,8 @@ pub struct HubMetrics {
     rooms: Gauge,
     unresolved: Gauge,
     cache_bytes: Gauge,
+    /// Mean connections of the edges, by the last heartbeat.
+    pub mean_connections: Gauge,
     beat_age: Gauge,
     echo_age: Gauge,
 }
@@ -99,6 +101,7 @@ impl HubMetrics {
             rooms: Gauge::default(),
             unresolved: Gauge::default(),
             cache_bytes: Gauge::default(),
+            mean_connections: Gauge::default(),
             beat_age: Gauge::default(),
             echo_age: Gauge::default(),
         };
@@ -145,6 +148,11 @@ impl HubMetrics {
             "plaza_feed_cache_bytes",
             "Memory of the newest events of all rooms, at most feed-cache-bytes",
             m.cache_bytes.clone(),
+        );
+        registry.register(
+            "plaza_mean_connections",
+            "Mean connections of the edges that do not drain, as the session service told it last",
+            m.mean_connections.clone(),
         );
         registry.register("plaza_beat_age_milliseconds", "Time since the last beat of the store", m.beat_age.clone());
         registry.register(

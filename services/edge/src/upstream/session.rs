@@ -25,7 +25,7 @@ use plaza_proto::session::{
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -65,6 +65,8 @@ pub enum SessionEvent {
     NameLost(String),
     /// Commands that came with a heartbeat.
     Commands(Vec<Command>),
+    /// How full this edge is, and the others: with each heartbeat's answer.
+    Load(Load),
     /// Whether the service answers.
     Reachable(bool),
 }
@@ -76,6 +78,24 @@ pub struct Applied {
     pub session: Option<Session>,
     /// After a recovery: the rooms, and where each one's replay begins.
     pub positions: Vec<RoomPosition>,
+}
+
+/// This edge among the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Connections of this edge, as the heartbeat told them.
+    pub connections: u32,
+    /// Mean of all `edges`, rounded down.
+    pub mean: u32,
+    /// Living edges that do not drain, this one among them; 0: the service does not tell.
+    pub edges: u32,
+}
+
+/// What the next heartbeat tells.
+#[derive(Debug, Default)]
+struct Held {
+    connections: AtomicU32,
+    draining: AtomicBool,
 }
 
 /// One operation on its way.
@@ -100,7 +120,7 @@ pub struct SessionLink {
     lines: Lines<Entry>,
     entries: mpsc::Sender<Entry>,
     done: mpsc::Sender<String>,
-    connections: Arc<AtomicU32>,
+    held: Arc<Held>,
 }
 
 impl SessionLink {
@@ -115,7 +135,7 @@ impl SessionLink {
     ) -> Self {
         let (entries, inbox) = mpsc::channel(QUEUE);
         let (done, confirmed) = mpsc::channel(QUEUE);
-        let connections = Arc::new(AtomicU32::new(0));
+        let held = Arc::new(Held::default());
         let shutdown = context.shutdown.clone();
         let lease = Lease {
             replicas: Replicas::new(session.clone(), session.endpoints(&context.shutdown)),
@@ -126,7 +146,7 @@ impl SessionLink {
             context,
             inbox,
             confirmed,
-            connections: connections.clone(),
+            held: held.clone(),
             owed: VecDeque::new(),
             keys: Vec::new(),
             incarnation: String::new(),
@@ -137,7 +157,7 @@ impl SessionLink {
             acknowledged: 0,
         };
         shutdown.spawn("session link", lease.run());
-        Self { lines: Lines::default(), entries, done, connections }
+        Self { lines: Lines::default(), entries, done, held }
     }
 
     /// Asks for an operation; [`SessionEvent::Applied`] follows with the tag.
@@ -176,9 +196,10 @@ impl SessionLink {
         let _full = self.done.try_send(command);
     }
 
-    /// Connections held now, for the next heartbeat.
-    pub fn set_connections(&self, connections: usize) {
-        self.connections.store(u32::try_from(connections).unwrap_or(u32::MAX), Ordering::Relaxed);
+    /// Connections held now, for the next heartbeat, and whether they are being sent away.
+    pub fn set_connections(&self, connections: usize, draining: bool) {
+        self.held.connections.store(u32::try_from(connections).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.held.draining.store(draining, Ordering::Relaxed);
     }
 
     /// Hands on what has gathered. Called once after each round of the hub.
@@ -203,7 +224,7 @@ struct Lease {
     context: Context,
     inbox: mpsc::Receiver<Entry>,
     confirmed: mpsc::Receiver<String>,
-    connections: Arc<AtomicU32>,
+    held: Arc<Held>,
     /// Owed operations whose call failed.
     owed: VecDeque<Op>,
     keys: Vec<ResumeKey>,
@@ -402,11 +423,13 @@ impl Lease {
         while let Ok(command) = self.confirmed.try_recv() {
             done.push(command);
         }
+        let connections = self.held.connections.load(Ordering::Relaxed);
         let request = HeartbeatRequest {
             incarnation: self.incarnation.clone(),
             counter: self.counter,
-            connections: self.connections.load(Ordering::Relaxed),
+            connections,
             done_command_ids: done,
+            draining: self.held.draining.load(Ordering::Relaxed),
         };
         let answer = told({
             let call = async {
@@ -428,6 +451,8 @@ impl Lease {
         if !answer.commands.is_empty() {
             self.tell(SessionEvent::Commands(answer.commands)).await;
         }
+        let load = Load { connections, mean: answer.mean_connections, edges: answer.counted_edges };
+        self.tell(SessionEvent::Load(load)).await;
         Ok(())
     }
 

@@ -391,6 +391,28 @@ fn a_drain_says_a_last_word_and_closes_within_its_window() {
 }
 
 #[test]
+fn so_many_as_are_too_many_are_closed_one_after_another_and_the_others_stay() {
+    let server = Server::with(Settings { tick_ms: 10, ..Settings::default() }, SocketOptions::default());
+    let mut clients: Vec<_> = (0..20).map(|_| server.client("1")).collect();
+    let begin = Instant::now();
+    server.control(Control::Shed { count: 4, window_ms: 400 });
+    until("some are gone", || server.closed(Cause::Shed) == 4);
+    assert!(begin.elapsed() >= Duration::from_millis(300), "{:?}", begin.elapsed());
+    server.control(Control::Shed { count: 30, window_ms: 0 });
+    until("the others, too", || server.closed(Cause::Shed) == 20);
+    for client in &mut clients {
+        assert_eq!(client.next_text(), "before shed");
+        assert_eq!(client.close_code(), Some(1012));
+    }
+    server.control(Control::Drain { window_ms: 60_000 });
+    let mut late = server.client("1");
+    server.control(Control::Shed { count: 1, window_ms: 0 });
+    late.text("still here");
+    assert_eq!(late.next_text(), "still here");
+    assert_eq!(server.closed(Cause::Shed), 20, "a drain has its own window");
+}
+
+#[test]
 fn a_reset_reaches_members_in_their_log_or_their_state_machine() {
     let server = Server::start();
     let mut client = server.client("1");

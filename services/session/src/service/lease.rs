@@ -90,15 +90,17 @@ impl Services {
             let count = request.done_command_ids.len();
             return Err(Code::BadRequest.status(format!("{count} command ids; at most {MAX_DONE} are allowed")));
         }
+        let connections = (!request.draining).then_some(request.connections);
         let pulse = self
             .store
-            .heartbeat(&request.incarnation, request.counter, request.connections, request.done_command_ids)
+            .heartbeat(&request.incarnation, request.counter, connections, request.done_command_ids)
             .await
             .map_err(|error| status(&error))?;
         chaos::step(Step::Renewed);
         Ok(pb::HeartbeatResponse {
             commands: pulse.commands,
             mean_connections: pulse.mean_connections,
+            counted_edges: pulse.counted_edges,
             counter: pulse.counter,
             boot: pulse.boot,
             resume_keys: keys(pulse.resume_keys),

@@ -241,8 +241,10 @@ pub struct Applied {
 pub struct Pulse {
     /// Commands not confirmed yet, oldest first.
     pub commands: Vec<Command>,
-    /// Mean connections over the living edges.
+    /// Mean connections over the counted edges, rounded down.
     pub mean_connections: u32,
+    /// Living edges that have told their connections.
+    pub counted_edges: u32,
     /// The counter before this heartbeat.
     pub counter: u64,
     /// Identity of the data.
@@ -377,12 +379,13 @@ pub trait SessionStore: std::fmt::Debug + Send + Sync {
     /// Applies operations in order, if the lease lives.
     async fn apply(&self, incarnation: &str, ops: Vec<Op>) -> Result<Applied, StoreError>;
 
-    /// Renews the lease, if it lives, and forgets the confirmed commands.
+    /// Renews the lease, if it lives, and forgets the confirmed commands. Without `connections` the edge
+    /// counts in no mean.
     async fn heartbeat(
         &self,
         incarnation: &str,
         counter: u64,
-        connections: u32,
+        connections: Option<u32>,
         done: Vec<String>,
     ) -> Result<Pulse, StoreError>;
 

@@ -55,7 +55,7 @@ impl SessionStore for MemoryStore {
         &self,
         incarnation: &str,
         counter: u64,
-        connections: u32,
+        connections: Option<u32>,
         done: Vec<String>,
     ) -> Result<Pulse, StoreError> {
         self.with(|state, now| state.heartbeat(incarnation, counter, connections, &done, now))

@@ -44,7 +44,7 @@ pub(super) struct Edge {
     number: u32,
     advertise_addr: String,
     counter: u64,
-    connections: u32,
+    connections: Option<u32>,
     commands: BTreeMap<u64, Command>,
     pub(super) sessions: BTreeSet<String>,
     /// Users present, by room.
@@ -110,7 +110,7 @@ impl State {
             number,
             advertise_addr: String::new(),
             counter: 0,
-            connections: 0,
+            connections: None,
             commands: BTreeMap::new(),
             sessions: BTreeSet::new(),
             present: BTreeMap::new(),
@@ -162,7 +162,7 @@ impl State {
         &mut self,
         incarnation: &str,
         counter: u64,
-        connections: u32,
+        connections: Option<u32>,
         done: &[String],
         now: u64,
     ) -> Result<Pulse, StoreError> {
@@ -177,16 +177,13 @@ impl State {
         let before = std::mem::replace(&mut edge.counter, counter);
         edge.commands.retain(|_, command| !done.contains(&command.id));
         let commands = edge.commands.values().take(COMMANDS_PER_HEARTBEAT).cloned().collect();
-        let living: Vec<u64> = self
-            .edges
-            .values()
-            .filter(|edge| !edge.replaced && edge.deadline > now)
-            .map(|edge| u64::from(edge.connections))
-            .collect();
-        let mean = living.iter().sum::<u64>() / living.len().max(1) as u64;
+        let living = self.edges.values().filter(|edge| !edge.replaced && edge.deadline > now);
+        let counted: Vec<u64> = living.filter_map(|edge| edge.connections).map(u64::from).collect();
+        let mean = counted.iter().sum::<u64>() / counted.len().max(1) as u64;
         Ok(Pulse {
             commands,
             mean_connections: u32::try_from(mean).unwrap_or(u32::MAX),
+            counted_edges: u32::try_from(counted.len()).unwrap_or(u32::MAX),
             counter: before,
             boot: self.boot.clone(),
             resume_keys: self.newest_keys(),

@@ -178,12 +178,12 @@ impl SessionStore for RedisStore {
         &self,
         incarnation: &str,
         counter: u64,
-        connections: u32,
+        connections: Option<u32>,
         done: Vec<String>,
     ) -> Result<Pulse, StoreError> {
         let mut args = Args::of([incarnation])
             .number(counter)
-            .number(connections)
+            .add(connections.map(|count| count.to_string()).unwrap_or_default())
             .millis(self.options.lease)
             .millis(self.options.key_rotation)
             .add(crate::random::key())
@@ -195,10 +195,11 @@ impl SessionStore for RedisStore {
         let mut fields = self.call_of(incarnation, &script::HEARTBEAT, args).await?;
         let counter = fields.number()?;
         let mean_connections = u32::try_from(fields.number()?).unwrap_or(u32::MAX);
+        let counted_edges = u32::try_from(fields.number()?).unwrap_or(u32::MAX);
         let boot = fields.text()?;
         let resume_keys = reply::resume_keys(fields.list()?)?;
         let commands = reply::commands(&boot, fields.list()?)?;
-        Ok(Pulse { commands, mean_connections, counter, boot, resume_keys })
+        Ok(Pulse { commands, mean_connections, counted_edges, counter, boot, resume_keys })
     }
 
     async fn find_edge(&self, edge_number: u32) -> Result<String, StoreError> {
