@@ -2,6 +2,7 @@
 
 mod export;
 mod lives;
+mod logs;
 mod queries;
 mod readback;
 

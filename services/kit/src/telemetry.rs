@@ -39,8 +39,9 @@ pub const LOG_FLAGS: &[Flag] = &[
 /// log each change of state themselves.
 const INFO: &str = "info,async_nats=warn";
 
-/// Added to every level, where it wins: below it the NATS library logs whole frames, and so people's messages.
-const NEVER: &str = "async_nats::connection=warn";
+/// Added to every level, where they win: below them the NATS library logs whole frames, and so people's messages,
+/// and servers with their passwords.
+const NEVER: [&str; 2] = ["async_nats::connection=warn", "async_nats::connector=warn"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -121,9 +122,12 @@ fn parse_format(text: &str) -> Result<Format, String> {
 fn parse_filter(text: &str) -> Result<EnvFilter, String> {
     let example = "write error, warn, info, debug or trace, or `info,plaza_edge=debug`";
     let directives = if text == "info" { INFO } else { text };
-    let filter =
+    let mut filter =
         EnvFilter::builder().parse(directives).map_err(|_| format!("`{text}` is not a log level; {example}"))?;
-    Ok(filter.add_directive(NEVER.parse().map_err(|_| "the level that always holds is wrong")?))
+    for never in NEVER {
+        filter = filter.add_directive(never.parse().map_err(|_| "the level that always holds is wrong")?);
+    }
+    Ok(filter)
 }
 
 /// Bounds how often a place logs. One stands beside each log line that bad input can trigger.
@@ -230,10 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn no_level_shows_the_frames_of_nats() {
-        for text in ["trace", "info", "async_nats=trace", "async_nats::connection=trace"] {
+    fn no_level_shows_the_frames_and_the_passwords_of_nats() {
+        for text in ["trace", "info", "async_nats=trace", "async_nats::connection=trace", "async_nats::connector=debug"]
+        {
             let filter = parse_filter(text).unwrap().to_string();
-            assert!(filter.contains(NEVER) && !filter.contains("connection=trace"), "{text}: {filter}");
+            assert!(NEVER.iter().all(|never| filter.contains(never)), "{text}: {filter}");
+            assert!(!filter.contains("connection=trace") && !filter.contains("connector=debug"), "{text}: {filter}");
         }
     }
 

@@ -41,11 +41,9 @@ pub enum NatsFeedError {
         /// Why.
         source: std::io::Error,
     },
-    /// The client cannot begin: a malformed URL.
-    #[error("NATS cannot be used at {url}: {source}")]
+    /// The client cannot begin: a malformed URL, which is not repeated, as it may hold a password.
+    #[error("--nats-url cannot be used: {source}")]
     Connect {
-        /// As configured.
-        url: String,
         /// Why.
         source: async_nats::ConnectError,
     },
@@ -103,8 +101,7 @@ impl NatsFeed {
                 .map_err(|source| NatsFeedError::Credentials { path: path.clone(), source })?;
         }
         let servers: Vec<&str> = options.url.split(',').map(str::trim).collect();
-        let client = (connect.connect(servers).await)
-            .map_err(|source| NatsFeedError::Connect { url: options.url.clone(), source })?;
+        let client = (connect.connect(servers).await).map_err(|source| NatsFeedError::Connect { source })?;
         tracing::info!("waiting for NATS");
         let (orders, inbox) = mpsc::channel(ORDERS);
         let (out, items) = mpsc::channel(CAPACITY);
