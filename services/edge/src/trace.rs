@@ -109,9 +109,6 @@ impl Requests {
 
     /// The publish of this request goes up: the context to send along, empty when it is not sampled.
     pub(crate) fn publish(&mut self, from: ConnKey, id: u32) -> String {
-        if self.open.is_empty() {
-            return String::new();
-        }
         let Some(traced) = self.open.get_mut(&(from, id)) else { return String::new() };
         let mut call = TRACER.child(&traced.root, PUBLISH, SpanKind::Client);
         if let Some(call) = &mut call {
@@ -130,7 +127,7 @@ impl Requests {
         error: Option<&'static str>,
         sends: u32,
     ) -> Option<String> {
-        let mut call = self.get_mut(from, id).and_then(|traced| traced.call.take())?;
+        let mut call = self.open.get_mut(&(from, id)).and_then(|traced| traced.call.take())?;
         call.set("plaza.sends", i64::from(sends));
         call.set("rpc.status_code", "OK");
         if let Some(error) = error {
@@ -141,22 +138,19 @@ impl Requests {
 
     /// The context of a request, for the calls that it needs.
     pub(crate) fn context(&self, from: ConnKey, id: u32) -> Option<SpanContext> {
-        if self.open.is_empty() {
-            return None;
-        }
         self.open.get(&(from, id)).map(|traced| traced.root.context().clone())
     }
 
     /// The session of this request continues an earlier one.
     pub(crate) fn resumed(&mut self, from: ConnKey, id: u32) {
-        if let Some(traced) = self.get_mut(from, id) {
+        if let Some(traced) = self.open.get_mut(&(from, id)) {
             traced.root.set("plaza.resumed", true);
         }
     }
 
     /// This request asked for an earlier session: what came of it.
     pub(crate) fn recovered(&mut self, from: ConnKey, id: u32, result: &'static str) {
-        if let Some(traced) = self.get_mut(from, id) {
+        if let Some(traced) = self.open.get_mut(&(from, id)) {
             traced.root.set("plaza.recovery", result);
         }
     }
@@ -178,10 +172,6 @@ impl Requests {
         if !self.open.is_empty() {
             self.open.retain(|(key, _), _| *key != from);
         }
-    }
-
-    fn get_mut(&mut self, from: ConnKey, id: u32) -> Option<&mut Traced> {
-        if self.open.is_empty() { None } else { self.open.get_mut(&(from, id)) }
     }
 }
 

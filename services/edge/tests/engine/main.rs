@@ -109,8 +109,7 @@ fn a_skipped_member_misses_only_that_event() {
 
 #[test]
 fn a_slow_member_catches_up_without_loss_and_its_neighbour_waits_for_nothing() {
-    let settings = Settings { max_lag_bytes: 64 << 20, max_lag_messages: 1 << 20, ..Settings::default() };
-    let server = Server::with(settings, SocketOptions::default());
+    let server = lenient();
     let mut slow = server.client("1,2");
     let mut slower = server.client("1");
     let mut quick = server.client("1");
@@ -128,6 +127,12 @@ fn a_slow_member_catches_up_without_loss_and_its_neighbour_waits_for_nothing() {
     }
     server.deliver(1, 4_001, "the last");
     assert_eq!((slow.next_text(), slower.next_text()), ("the last".into(), "the last".into()));
+}
+
+/// It lets members lag far behind.
+fn lenient() -> Server {
+    let settings = Settings { max_lag_bytes: 64 << 20, max_lag_messages: 1 << 20, ..Settings::default() };
+    Server::with(settings, SocketOptions::default())
 }
 
 /// A sampled event for a room, and what is there as long as its span is not over.
@@ -153,8 +158,7 @@ fn ends(span: &Weak<Span>) {
 
 #[test]
 fn the_span_of_an_event_ends_with_the_last_write_to_a_socket() {
-    let settings = Settings { max_lag_bytes: 64 << 20, max_lag_messages: 1 << 20, ..Settings::default() };
-    let server = Server::with(settings, SocketOptions::default());
+    let server = lenient();
     let mut late = server.client("1,2");
     let mut later = server.client("1");
     let mut quick = server.client("1");
@@ -188,8 +192,7 @@ fn the_span_of_an_event_ends_with_the_last_write_to_a_socket() {
 
 #[test]
 fn the_span_of_an_event_ends_with_the_member_that_did_not_read_it() {
-    let settings = Settings { max_lag_bytes: 64 << 20, max_lag_messages: 1 << 20, ..Settings::default() };
-    let server = Server::with(settings, SocketOptions::default());
+    let server = lenient();
     let (deaf, mut quick) = (server.client("1"), server.client("1"));
     for seq in 1..=4_000 {
         server.deliver(1, seq, &"z".repeat(6_000));

@@ -70,8 +70,7 @@ impl Shared {
         let subject = subject::room_in(&publish.room);
         let mut last = Code::Unavailable;
         loop {
-            let wrong = if self.state().limits.is_replicated { WRONG_OF_MANY } else { WRONG_OF_ONE };
-            let headers = headers(publish, probe.then_some(wrong));
+            let headers = headers(publish, probe.then(|| self.wrong()));
             match self.attempt(&subject, headers, publish.body.clone(), publish.id).await {
                 Attempt::Stored { seq, duplicate, serving } => {
                     if duplicate {
@@ -93,6 +92,11 @@ impl Shared {
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// What this stream refuses a probe for.
+    fn wrong(&self) -> (&'static str, &'static str) {
+        if self.state().limits.is_replicated { WRONG_OF_MANY } else { WRONG_OF_ONE }
     }
 
     /// One attempt: at most the acknowledgement's time.

@@ -134,7 +134,7 @@ impl Shared {
             None => self.newest(read, before, tail, serving.epoch).await?,
         };
         if newest.events.is_empty() && before == u64::MAX {
-            return self.read_last(read, serving).await;
+            return self.confirm_empty(read, serving).await;
         }
         let mut budget = Budget::new(read);
         let fit = newest.events.iter().rev().take_while(|event| budget.take(event)).count();
@@ -146,19 +146,23 @@ impl Shared {
 
     /// The newest event alone, with which a room begins on each edge: the stream has an index for it.
     async fn read_last(&self, read: &Read, serving: Serving) -> Result<ReadAnswer, LogError> {
-        let room = subject::room_in(&read.room);
-        let ask = json!({ "multi_last": [room], "batch": 1 });
-        let mut newest = self.batch(&ask).await?.events.pop().map(|(_, event)| event);
-        let mut last_seq = serving.known.seq;
-        if newest.is_none() {
-            // A replica may be behind, and an event may come between two questions. The sequence is asked
-            // for before the leader says that the room is empty: so no event of the room stands at or below it.
-            last_seq = last_seq.max(self.stream_info().await?.state.last_seq);
-            newest = self.leader_message(&json!({ "last_by_subj": room })).await?;
-        }
-        let events: Vec<Stored> = newest.into_iter().collect();
-        let last_seq = events.last().map_or(last_seq, |event| event.seq.max(last_seq));
+        let ask = json!({ "multi_last": [subject::room_in(&read.room)], "batch": 1 });
+        let Some((_, event)) = self.batch(&ask).await?.events.pop() else {
+            return self.confirm_empty(read, serving).await;
+        };
+        let last_seq = event.seq.max(serving.known.seq);
         // Nobody has looked for earlier ones.
+        Ok(ReadAnswer { epoch: serving.epoch, events: vec![event], complete: false, trimmed: false, last_seq })
+    }
+
+    /// A replica has no event of the room. It may be behind, and an event may come between two questions: the
+    /// sequence is asked for before the leader says that the room is empty, so that no event of the room stands
+    /// at or below it.
+    async fn confirm_empty(&self, read: &Read, serving: Serving) -> Result<ReadAnswer, LogError> {
+        let last_seq = serving.known.seq.max(self.stream_info().await?.state.last_seq);
+        let ask = json!({ "last_by_subj": subject::room_in(&read.room) });
+        let events: Vec<Stored> = self.leader_message(&ask).await?.into_iter().collect();
+        let last_seq = events.last().map_or(last_seq, |event| event.seq.max(last_seq));
         let complete = events.is_empty();
         Ok(ReadAnswer { epoch: serving.epoch, events, complete, trimmed: false, last_seq })
     }

@@ -235,8 +235,8 @@ impl Supervisor {
         let limits = Limits {
             per_room: info.limit("max_msgs_per_subject").unwrap_or(u64::MAX),
             age_ms: info.limit("max_age").map(|nanos| nanos / 1_000_000),
-            is_replicated: info.limit("num_replicas").is_some_and(|replicas| replicas > 1),
             bytes: info.limit("max_bytes").unwrap_or(u64::MAX),
+            is_replicated: info.limit("num_replicas").is_some_and(|replicas| replicas > 1),
         };
         let mut state = self.shared.state();
         let (before, started) = (state.epoch, state.phase == Phase::Starting);
