@@ -13,6 +13,7 @@ mod feed;
 mod hub;
 mod leases;
 mod limits;
+mod logs;
 mod nats_three;
 mod origins;
 mod recovery;
