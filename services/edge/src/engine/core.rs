@@ -312,7 +312,8 @@ impl Core {
         if let Some(until) = slot.polling.as_ref().and_then(|polling| polling.deadline()) {
             first = until;
         }
-        self.wheel.set(index, (first != Millis::MAX).then_some(first));
+        // What has begun within a millisecond is counted from its start: one more, or it would end early.
+        self.wheel.set(index, (first != Millis::MAX).then(|| first + 1));
     }
 
     /// Serves the timers that are due.

@@ -380,6 +380,20 @@ fn i10_whoever_goes_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_time_limit_is_over_no_part_of_a_millisecond_early() {
+    let limit = Duration::from_millis(20);
+    let options = SocketOptions { message_ms: 20, ..SocketOptions::default() };
+    let server = Server::with(Settings { tick_ms: 1, ..Settings::default() }, options);
+    for _ in 0..100 {
+        let mut client = server.client("1");
+        let begin = Instant::now();
+        client.raw(&masked(0x81, b"never whole")[..9]);
+        assert_eq!(client.close_code(), Some(1008));
+        assert!(begin.elapsed() >= limit, "{:?}", begin.elapsed());
+    }
+}
+
+#[test]
 fn a_drain_says_a_last_word_and_closes_within_its_window() {
     let server = Server::with(Settings { tick_ms: 10, ..Settings::default() }, SocketOptions::default());
     let mut clients: Vec<_> = (0..20).map(|_| server.client("1")).collect();
