@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
@@ -12,6 +13,7 @@ use tonic_health::ServingStatus;
 use crate::metrics::GrpcCalls;
 use crate::settings::{Flag, Settings};
 use crate::shutdown::Shutdown;
+use crate::silent::UntilItSpeaks;
 use crate::trace::Tracer;
 use crate::trace::layer::CallLayer;
 
@@ -27,6 +29,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Without an answer to the ping for this long, the connection is closed.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long calls may go on once the shutdown has begun. The longest, a publish with its retries, is bounded below it.
+const LAST_CALLS: Duration = Duration::from_secs(12);
 
 /// The flags of [`GrpcOptions::from_settings`]. Reflection is off; a program that wants it on by
 /// default puts a flag of the same name before this table.
@@ -136,7 +141,8 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves `routes` until the shutdown begins and every open call has ended; `calls` counts them.
+/// Serves `routes` until the shutdown begins and every open call has ended, for which they have 12 s; `calls`
+/// counts them.
 ///
 /// Health reports each name of `service_names` (such as `plaza.session.v1.SessionService`) and the
 /// empty name as serving, and as not serving once the shutdown begins. Streams that last must end
@@ -153,7 +159,10 @@ pub async fn serve(
     shutdown: Shutdown,
 ) -> Result<(), ServeError> {
     let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Listener)?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let ended = shutdown.token();
+    let incoming = TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .map(move |accepted| accepted.map(|connection| UntilItSpeaks::new(connection, ended.clone())));
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, service_names, ServingStatus::Serving).await;
     let mut routes = routes.add_service(health_service);
@@ -182,7 +191,19 @@ pub async fn serve(
         shutdown.cancelled().await;
         set_health(&health, service_names, ServingStatus::NotServing).await;
     };
-    Ok(server.add_routes(routes).serve_with_incoming_shutdown(incoming, drain).await?)
+    let serving = server.add_routes(routes).serve_with_incoming_shutdown(incoming, drain);
+    let too_long = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(LAST_CALLS).await;
+    };
+    tokio::select! {
+        served = serving => Ok(served?),
+        // A caller that stops in the middle of what it says has nothing that could be answered.
+        () = too_long => {
+            tracing::warn!(limit = ?LAST_CALLS, "callers are still connected; they are left behind");
+            Ok(())
+        }
+    }
 }
 
 /// A request whose deadline goes with it: the callee gives up when the caller does (`grpc-timeout`).
@@ -212,4 +233,41 @@ impl TlsFiles {
 
 fn read(path: &std::path::Path) -> Result<Vec<u8>, ServeError> {
     std::fs::read(path).map_err(|source| ServeError::File { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::time::Instant;
+
+    /// How long a server goes on, by its clock, when the shutdown finds a caller that has said just this much.
+    async fn held_up(said: &[u8]) -> Duration {
+        let listener = crate::net::bind(([127, 0, 0, 1], 0).into(), "listen").expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let (shutdown, calls) = (Shutdown::new(), Metrics::new("test", "0").served_calls());
+        let options = GrpcOptions::default();
+        let serving = tokio::spawn(serve(listener, Routes::default(), &["test"], options, calls, shutdown.clone()));
+        let mut caller = TcpStream::connect(address).await.expect("it listens");
+        caller.write_all(said).await.expect("it is open");
+        // The server's settings: it has the connection now.
+        caller.read_exact(&mut [0; 9]).await.expect("HTTP/2 servers speak at once");
+        let begin = Instant::now();
+        shutdown.begin();
+        serving.await.expect("no panic").expect("served");
+        begin.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_has_said_nothing_does_not_hold_up_the_end() {
+        assert_eq!(held_up(b"").await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_stops_in_the_middle_holds_up_the_end_for_a_bounded_time() {
+        let held = held_up(b"PRI * HTTP/2.0").await;
+        assert!((LAST_CALLS..LAST_CALLS + Duration::from_secs(1)).contains(&held), "{held:?}");
+    }
 }

@@ -27,5 +27,6 @@ pub mod net;
 pub mod program;
 pub mod settings;
 pub mod shutdown;
+mod silent;
 pub mod telemetry;
 pub mod trace;
