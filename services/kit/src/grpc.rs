@@ -249,14 +249,17 @@ mod tests {
         let address = listener.local_addr().expect("it is bound");
         let (shutdown, calls) = (Shutdown::new(), Metrics::new("test", "0").served_calls());
         let options = GrpcOptions::default();
-        let serving = tokio::spawn(serve(listener, Routes::default(), &["test"], options, calls, shutdown.clone()));
-        let mut caller = TcpStream::connect(address).await.expect("it listens");
-        caller.write_all(said).await.expect("it is open");
-        // The server's settings: it has the connection now.
-        caller.read_exact(&mut [0; 9]).await.expect("HTTP/2 servers speak at once");
-        let begin = Instant::now();
-        shutdown.begin();
-        serving.await.expect("no panic").expect("served");
+        let serving = serve(listener, Routes::default(), &["test"], options, calls, shutdown.clone());
+        let calling = async {
+            let mut caller = TcpStream::connect(address).await.expect("it listens");
+            caller.write_all(said).await.expect("it is open");
+            // The server's settings: it has the connection now.
+            caller.read_exact(&mut [0; 9]).await.expect("HTTP/2 servers speak at once");
+            shutdown.begin();
+            (caller, Instant::now())
+        };
+        let (served, (_caller, begin)) = tokio::join!(serving, calling);
+        served.expect("it ends well");
         begin.elapsed()
     }
 
