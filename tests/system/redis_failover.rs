@@ -136,3 +136,50 @@ async fn a_name_that_a_server_has_lost_waits_for_its_holder() {
     let back = store.apply(&again, vec![open_as("one", unique("Ada"))]).await.expect("an answer");
     assert!(matches!(back.outcomes[..], [Outcome::Session(_)]), "{back:?}");
 }
+
+/// A server that gets its first replica draws a new replication id, and has lost nothing: no lease ends, and names
+/// are given at once.
+#[tokio::test]
+async fn a_first_replica_is_no_loss() {
+    let (server, replica) = (RedisServer::start().await, RedisServer::start().await);
+    let store = store_with(&server.url(), PATIENT);
+    let edge = edge_name("a");
+    hold_a_name(&store, &edge).await;
+    let before = store.heartbeat(&edge, 2, None, Vec::new()).await.expect("a heartbeat").boot;
+    let ask = async |url: String, command: &str, args: [String; 2]| -> redis::Value {
+        let client = redis::Client::open(url).expect("a URL");
+        let mut raw = client.get_multiplexed_async_connection().await.expect("a connection");
+        let args = args.iter().filter(|arg| !arg.is_empty()).collect::<Vec<_>>();
+        redis::cmd(command).arg(&args).query_async(&mut raw).await.expect("an answer")
+    };
+    let history = async || {
+        let told = ask(server.url(), "INFO", ["replication".to_owned(), String::new()]).await;
+        let told: String = redis::from_redis_value(told).expect("a text");
+        let field = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)).expect("the field").to_owned();
+        (field("master_replid:"), told.contains("state=online"))
+    };
+    let first = history().await.0;
+
+    let port = server.url().trim_end_matches('/').rsplit(':').next().expect("a port").to_owned();
+    ask(replica.url(), "REPLICAOF", ["127.0.0.1".to_owned(), port]).await;
+    let begin = Instant::now();
+    while !history().await.1 {
+        assert!(begin.elapsed() < Duration::from_secs(30), "the replica does not come");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_ne!(history().await.0, first, "the server has not begun a new history: this test shows nothing");
+
+    let after = store.heartbeat(&edge, 3, None, Vec::new()).await.expect("the lease lives on").boot;
+    assert_eq!(after, before, "the edge is told that something may be lost");
+    let applied = store.apply(&edge, vec![open_as("two", unique("Bob"))]).await.expect("an answer");
+    assert!(matches!(applied.outcomes[..], [Outcome::Session(_)]), "a new name waits: {applied:?}");
+    name_is_held(&store, &edge).await;
+
+    // The replica is promoted, as sentinels do it: that is a server which may lack writes.
+    ask(replica.url(), "REPLICAOF", ["NO".to_owned(), "ONE".to_owned()]).await;
+    let promoted = store_with(&replica.url(), PATIENT);
+    let other = edge_name("b");
+    promoted.register(registration(&other)).await.expect("a registration");
+    let told = promoted.heartbeat(&other, 1, None, Vec::new()).await.expect("a heartbeat").boot;
+    assert_ne!(told, before, "a promoted replica is taken for the server before");
+}

@@ -241,3 +241,24 @@ fn unknown_outcomes_count_only_while_nothing_is_broken() {
     events.splice(fault + 1..fault + 1, infos);
     assert!(!fires(&check(events), &["H12"]));
 }
+
+/// Who resumes in a room that nothing was said in gets its place in the log, which the next event then follows.
+#[test]
+fn h7_an_event_may_follow_the_place_of_a_recovery() {
+    let resume =
+        |place| Event::Join { client: 0, room: ROOM, after: Some(at(10)), at: at(place), recovered: true, all: true };
+    for (place, is_gap) in [(11, false), (10, true), (9, true)] {
+        let mut events = good(&[0, 1, 2]);
+        let first = events.iter().position(|event| matches!(event, Event::SendInvoke { .. })).expect("a message");
+        events.insert(first, resume(place));
+        for event in &mut events {
+            if let Event::Recv { client: 0, at: place, previous, .. } = event
+                && *place == at(12)
+            {
+                *previous = Some(at(11));
+            }
+        }
+        let verdict = check(events);
+        assert_eq!(fires(&verdict, &["H7 gap"]), is_gap, "{place}: {verdict:?}");
+    }
+}

@@ -33,6 +33,12 @@ local function doubt_names(grace_ms)
   call('HSET', K.boot, 'doubt', text(now + grace_ms))
 end
 
+-- A section of what the server says of itself; empty where its user may not ask.
+local function info(section)
+  local answer = redis.pcall('INFO', section)
+  return type(answer) == 'string' and answer or ''
+end
+
 local met = false
 
 -- The data remembers which server wrote it. Another one, a replica that was promoted or a server that was
@@ -47,14 +53,18 @@ local function meet_server()
   if not grace_ms then
     return
   end
-  local info = redis.pcall('INFO', 'replication')
-  local server = type(info) == 'string' and string.match(info, 'master_replid:(%x+)')
+  local replication = info('replication')
+  local history, earlier = string.match(replication, 'master_replid:(%x+)'), string.match(replication, 'master_replid2:(%x+)')
   local before = call('HGET', K.boot, 'server')
-  if not server or server == before then
+  if not history or history == before then
     return
   end
-  call('HSET', K.boot, 'server', server)
-  if before then
+  local run = string.match(info('server'), 'run_id:(%x+)') or ''
+  -- A server that gets its first replica begins a new history, and knows of no earlier one as the promoted do:
+  -- nothing is lost.
+  local same = run ~= '' and run == call('HGET', K.boot, 'run') and earlier and not string.find(earlier, '[^0]')
+  call('HSET', K.boot, 'server', history, 'run', run)
+  if before and not same then
     doubt_names(grace_ms)
   end
 end

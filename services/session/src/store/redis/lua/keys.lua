@@ -3,7 +3,7 @@
 -- `E` is an edge incarnation, `edge#random`; rooms have no `#`, so no two keys are the same.
 local T = '{plaza}:'
 local K = {
-  boot = T .. 'boot',                                         -- hash: id, at, server, name_grace, grace, doubt, keys_at, commands, cut
+  boot = T .. 'boot',                                         -- hash: id, at, server, run, name_grace, grace, doubt, keys_at, commands, cut
   leases = T .. 'leases',                                     -- zset: E -> deadline in ms
   keys = T .. 'keys',                                         -- hash: generation -> resume key
   numbers = T .. 'numbers',                                   -- hash: edge number -> E
