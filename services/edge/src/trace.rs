@@ -10,9 +10,9 @@
 //! ```
 
 use crate::bridge::{ConnKey, Op};
+use foldhash::HashMap;
 use plaza_kit::trace::{Origin, Server, Span, SpanContext, SpanKind, Tracer};
 use plaza_proto::ids::RoomName;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The source of this service's spans.
@@ -96,7 +96,7 @@ struct Traced {
 impl Requests {
     /// None yet; publishes go to `fanout`.
     pub(crate) fn new(fanout: Server) -> Self {
-        Self { open: HashMap::new(), fanout }
+        Self { open: HashMap::default(), fanout }
     }
 
     /// The hub has taken a sampled request.

@@ -15,12 +15,13 @@ use crate::upstream::read::ReadKey;
 use crate::upstream::session::Applied;
 use bytes::Bytes;
 use plaza_kit::chaos::{self, Step};
+use plaza_proto::batch::Stored;
 use plaza_proto::code::Code;
 use plaza_proto::event::Event;
 use plaza_proto::event::event::Kind;
 use plaza_proto::fanout::publish_item::Target;
 use plaza_proto::fanout::{PublishItem, ReadResponse};
-use plaza_proto::ids::{MessageId, RoomName};
+use plaza_proto::ids::RoomName;
 use plaza_proto::position::Position;
 use plaza_proto::session::{Close, JoinRoom, LeaveRoom, ListMembersResponse, Op, Open, Rename, op};
 use std::sync::Arc;
@@ -358,12 +359,11 @@ impl Hub {
                     let _asked = self.traces.end(to, id, None);
                     continue;
                 }
-                Ok(stored) => match (Position::parse(&stored.position), MessageId::parse(&stored.id)) {
-                    (Ok(position), Some(id)) => {
-                        Reply::Published { position, id, duplicate: stored.duplicate, trace: None }
-                    }
-                    _ => Reply::Failed { code: Code::Internal, message: Code::Internal.english().to_owned() },
-                },
+                Ok(Some(Stored { position, id, duplicate })) => {
+                    Reply::Published { position, id, duplicate, trace: None }
+                }
+                // A client's event is always one to store.
+                Ok(None) => Reply::Failed { code: Code::Internal, message: Code::Internal.english().to_owned() },
                 Err((code, message)) => Reply::Failed { code, message },
             };
             self.reply(to, id, reply);

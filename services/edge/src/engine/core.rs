@@ -46,7 +46,7 @@ pub(super) struct Core {
     pub(super) wheel: Wheel,
     pub(super) boards: Vec<Option<Board>>,
     pub(super) free_boards: Vec<u32>,
-    pub(super) rooms: HashMap<RoomId, [u32; Variant::COUNT]>,
+    pub(super) rooms: foldhash::HashMap<RoomId, [u32; Variant::COUNT]>,
     /// Boards with cohorts behind the head, in turn.
     pub(super) dirty: VecDeque<u32>,
     pub(super) pool: Pool,
@@ -104,7 +104,7 @@ impl Core {
             registry,
             boards: Vec::new(),
             free_boards: Vec::new(),
-            rooms: HashMap::new(),
+            rooms: foldhash::HashMap::default(),
             dirty: VecDeque::new(),
             pool: Pool::default(),
             log_bytes: 0,
@@ -270,8 +270,8 @@ impl Core {
             return Passed::Nothing;
         }
         self.hub.pass(&mut self.requests);
-        let left = std::mem::take(&mut self.requests);
-        for request in left {
+        for _ in 0..self.requests.len() {
+            let Some(request) = self.requests.pop_front() else { break };
             if matches!(request.op, Op::Close { .. } | Op::Leave { .. }) {
                 self.requests.push_back(request);
             } else if let Some(index) = self.slab.find(request.from).filter(|_| request.id != 0) {

@@ -23,15 +23,16 @@ impl MemoryFeed {
     pub fn new(source: mpsc::Receiver<FeedMessage>) -> Self {
         Self { source, rooms: HashSet::new(), pending: VecDeque::new(), batch: Vec::new() }
     }
+}
 
-    fn wanted(&self, message: &FeedMessage) -> bool {
-        match message {
-            FeedMessage::Event { room, .. } | FeedMessage::Hint { room, .. } | FeedMessage::Volatile { room, .. } => {
-                self.rooms.contains(room)
-            }
-            FeedMessage::Resync(Some(room)) => self.rooms.contains(room),
-            FeedMessage::Beat { .. } | FeedMessage::Command(_) | FeedMessage::Resync(None) => true,
+/// The room of what only its members get.
+fn room_of(message: &FeedMessage) -> Option<&RoomName> {
+    match message {
+        FeedMessage::Event { room, .. } | FeedMessage::Hint { room, .. } | FeedMessage::Volatile { room, .. } => {
+            Some(room)
         }
+        FeedMessage::Resync(room) => room.as_ref(),
+        FeedMessage::Beat { .. } | FeedMessage::Command(_) => None,
     }
 }
 
@@ -64,8 +65,8 @@ impl EventFeed for MemoryFeed {
                 if self.source.recv_many(&mut self.batch, limit).await == 0 {
                     return;
                 }
-                let batch = std::mem::take(&mut self.batch);
-                items.extend(batch.into_iter().filter(|m| self.wanted(m)).map(FeedItem::Message));
+                let heard = |message: &FeedMessage| room_of(message).is_none_or(|room| self.rooms.contains(room));
+                items.extend(self.batch.drain(..).filter(heard).map(FeedItem::Message));
             }
         })
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 use plaza_kit::shutdown::Shutdown;
 use plaza_kit::trace::Server;
-use plaza_proto::batch::Batch;
+use plaza_proto::batch::{Batch, ItemResult};
 use plaza_proto::code::Code;
 use plaza_proto::fanout as api;
 use plaza_proto::fanout::fanout_service_server::{FanoutService, FanoutServiceServer};
@@ -52,7 +52,7 @@ impl Fanout {
     pub fn publish_here(
         &self,
         batches: BoxStream<'static, Batch<Arc<api::PublishItem>>>,
-    ) -> BoxStream<'static, Result<api::PublishResults, Status>> {
+    ) -> BoxStream<'static, Result<Vec<ItemResult>, Status>> {
         publish::stream(self.clone(), batches.map(Ok).boxed())
     }
 
@@ -137,8 +137,10 @@ impl FanoutService for Fanout {
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         let mut fanout = self.clone();
         fanout.servers.own = request.extensions().get::<Server>().cloned();
-        let stream = publish::stream(fanout, request.into_inner().map(|batch| batch.map(Batch::from)).boxed());
-        self.counted("PublishStream", Ok(stream))
+        let results = publish::stream(fanout, request.into_inner().map(|batch| batch.map(Batch::from)).boxed());
+        let answer =
+            |results: Vec<ItemResult>| api::PublishResults { results: results.into_iter().map(Into::into).collect() };
+        self.counted("PublishStream", Ok(results.map(move |results| results.map(answer)).boxed()))
     }
 
     async fn read(&self, request: Request<api::ReadRequest>) -> Result<Response<api::ReadResponse>, Status> {

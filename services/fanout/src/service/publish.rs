@@ -1,17 +1,16 @@
 //! Publishing: one event in a call, or batches on a stream, with results in any order.
 
 use super::{Fanout, trace};
-use crate::log::{Answer, Emit, LogError, Outcome, Publish};
+use crate::log::{self, Answer, Emit, LogError, Publish};
 use crate::validate::{self, Refusal};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt, unfold};
 use plaza_kit::chaos::{self, Step};
-use plaza_proto::batch::Batch;
+use plaza_proto::batch::{Batch, ItemResult, Outcome, Stored};
 use plaza_proto::code::Code;
 use plaza_proto::fanout as api;
 use plaza_proto::fanout::publish_item::Target;
-use plaza_proto::fanout::publish_result::Outcome as Wire;
 use plaza_proto::ids::MessageId;
 use plaza_proto::position::{Epoch, Position};
 use prost::Message;
@@ -43,14 +42,10 @@ pub(super) async fn unary(fanout: &Fanout, request: api::PublishRequest) -> Resu
     let outcome = start(fanout, &item).get().await;
     count(fanout, &outcome);
     match outcome {
-        Wire::Ok(stored) => Ok(api::PublishResponse { ok: Some(stored) }),
-        Wire::Rejected(api::Rejected { code, message }) => {
-            Err(Code::parse(&code).unwrap_or(Code::Internal).status(message))
-        }
-        Wire::Unknown(api::Unknown { code }) => {
-            let code = Code::parse(&code).unwrap_or(Code::Unavailable);
-            Err(code.status(format_args!("{}; perhaps it was stored", code.english())))
-        }
+        Outcome::Stored(stored) => Ok(api::PublishResponse { ok: Some(stored.into()) }),
+        Outcome::PassedOn => Ok(api::PublishResponse { ok: Some(api::Stored::default()) }),
+        Outcome::Rejected { code, message } => Err(code.status(message)),
+        Outcome::Unknown(code) => Err(code.status(format_args!("{}; perhaps it was stored", code.english()))),
     }
 }
 
@@ -59,7 +54,7 @@ pub(super) async fn unary(fanout: &Fanout, request: api::PublishRequest) -> Resu
 pub(super) fn stream<I: Borrow<api::PublishItem> + Send + 'static>(
     fanout: Fanout,
     batches: Batches<I>,
-) -> BoxStream<'static, Result<api::PublishResults, Status>> {
+) -> BoxStream<'static, Result<Vec<ItemResult>, Status>> {
     let link = Link { fanout, batches: Some(batches), pending: FuturesUnordered::new(), ready: VecDeque::new() };
     unfold(link, |mut link| async { link.next().await.map(|results| (results, link)) }).boxed()
 }
@@ -69,11 +64,11 @@ struct Link<I> {
     /// `None` once the edge has sent its last batch, or this server drains.
     batches: Option<Batches<I>>,
     pending: FuturesUnordered<Tagged>,
-    ready: VecDeque<api::PublishResult>,
+    ready: VecDeque<ItemResult>,
 }
 
 impl<I: Borrow<api::PublishItem> + Send> Link<I> {
-    async fn next(&mut self) -> Option<Result<api::PublishResults, Status>> {
+    async fn next(&mut self) -> Option<Result<Vec<ItemResult>, Status>> {
         while self.ready.is_empty() {
             if self.batches.is_none() && self.pending.is_empty() {
                 return None;
@@ -83,7 +78,7 @@ impl<I: Borrow<api::PublishItem> + Send> Link<I> {
             }
         }
         let take = self.ready.len().min(MAX_RESULTS);
-        Some(Ok(api::PublishResults { results: self.ready.drain(..take).collect() }))
+        Some(Ok(self.ready.drain(..take).collect()))
     }
 
     /// Waits for one batch or one result, and takes what else is there.
@@ -125,9 +120,9 @@ impl<I: Borrow<api::PublishItem> + Send> Link<I> {
         Ok(())
     }
 
-    fn resolve(&mut self, tag: u64, outcome: Wire) {
+    fn resolve(&mut self, tag: u64, outcome: Outcome) {
         count(&self.fanout, &outcome);
-        self.ready.push_back(api::PublishResult { tag, outcome: Some(outcome) });
+        self.ready.push_back(ItemResult { tag, outcome });
     }
 }
 
@@ -141,11 +136,11 @@ async fn next_batch<I>(batches: &mut Option<Batches<I>>) -> Result<Option<Batch<
 /// An outcome that comes, and whose it is.
 struct Tagged {
     tag: u64,
-    outcome: BoxFuture<'static, Wire>,
+    outcome: BoxFuture<'static, Outcome>,
 }
 
 impl Future for Tagged {
-    type Output = (u64, Wire);
+    type Output = (u64, Outcome);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let tag = self.tag;
@@ -154,7 +149,7 @@ impl Future for Tagged {
 }
 
 /// Checks an item and hands it to the log.
-fn start(fanout: &Fanout, item: &api::PublishItem) -> Answer<Wire> {
+fn start(fanout: &Fanout, item: &api::PublishItem) -> Answer<Outcome> {
     match Checked::new(item) {
         Ok(Checked::Store(mut publish)) => {
             let id = publish.id;
@@ -163,12 +158,12 @@ fn start(fanout: &Fanout, item: &api::PublishItem) -> Answer<Wire> {
             match fanout.log.publish(publish) {
                 Answer::Now(outcome) => {
                     trace::end(trace, &outcome);
-                    Answer::Now(wire(outcome, id))
+                    Answer::Now(named(outcome, id))
                 }
                 Answer::Later(outcome) => {
                     let finish = move |outcome| {
                         trace::end(trace, &outcome);
-                        wire(outcome, id)
+                        named(outcome, id)
                     };
                     Answer::Later(outcome.map(finish).boxed())
                 }
@@ -178,9 +173,7 @@ fn start(fanout: &Fanout, item: &api::PublishItem) -> Answer<Wire> {
             Answer::Now(result) => Answer::Now(passed_on(&result)),
             Answer::Later(result) => Answer::Later(result.map(|result| passed_on(&result)).boxed()),
         },
-        Err(Refusal { code, message }) => {
-            Answer::Now(Wire::Rejected(api::Rejected { code: code.as_str().to_owned(), message }))
-        }
+        Err(Refusal { code, message }) => Answer::Now(Outcome::Rejected { code, message }),
     }
 }
 
@@ -227,36 +220,33 @@ fn echo(edge: String, event: plaza_proto::event::Event) -> Emit {
     Emit::Control { edge: Some(edge), command: Bytes::from(command.encode_to_vec()) }
 }
 
-fn wire(outcome: Outcome, id: MessageId) -> Wire {
+/// What the log says of the event with this id.
+fn named(outcome: log::Outcome, id: MessageId) -> Outcome {
     match outcome {
-        Outcome::Stored { position, duplicate } => {
-            Wire::Ok(api::Stored { position: position.to_string(), seq: position.seq, duplicate, id: id.to_string() })
-        }
-        Outcome::Rejected { code, message } => {
-            Wire::Rejected(api::Rejected { code: code.as_str().to_owned(), message })
-        }
-        Outcome::Unknown(code) => Wire::Unknown(api::Unknown { code: code.as_str().to_owned() }),
+        log::Outcome::Stored { position, duplicate } => Outcome::Stored(Stored { position, id, duplicate }),
+        log::Outcome::Rejected { code, message } => Outcome::Rejected { code, message },
+        log::Outcome::Unknown(code) => Outcome::Unknown(code),
     }
 }
 
-fn passed_on(result: &Result<(), LogError>) -> Wire {
+fn passed_on(result: &Result<(), LogError>) -> Outcome {
     match result {
-        Ok(()) => Wire::Ok(api::Stored::default()),
-        Err(error) => Wire::Unknown(api::Unknown { code: error.code().as_str().to_owned() }),
+        Ok(()) => Outcome::PassedOn,
+        Err(error) => Outcome::Unknown(error.code()),
     }
 }
 
-fn count(fanout: &Fanout, outcome: &Wire) {
+fn count(fanout: &Fanout, outcome: &Outcome) {
     let publishes = &fanout.metrics.publishes;
     match outcome {
-        Wire::Ok(stored) if stored.seq == 0 => publishes.passed_on.inc(),
-        Wire::Ok(stored) => {
+        Outcome::PassedOn => publishes.passed_on.inc(),
+        Outcome::Stored(stored) => {
             if stored.duplicate {
                 fanout.metrics.duplicate_acks.inc();
             }
             publishes.stored.inc()
         }
-        Wire::Rejected(_) => publishes.rejected.inc(),
-        Wire::Unknown(_) => publishes.unknown.inc(),
+        Outcome::Rejected { .. } => publishes.rejected.inc(),
+        Outcome::Unknown(_) => publishes.unknown.inc(),
     };
 }

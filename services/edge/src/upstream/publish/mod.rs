@@ -14,12 +14,12 @@ mod tests;
 use crate::bridge::{ConnKey, RoomId};
 use crate::feed::sequencer::Millis;
 use plaza_kit::chaos::{self, Rule, Step};
-use plaza_proto::batch::Batch;
+use plaza_proto::batch::{Batch, ItemResult, Outcome, Stored};
 use plaza_proto::code::Code;
-use plaza_proto::fanout::publish_result::Outcome as Wire;
-use plaza_proto::fanout::{Place, PublishItem, PublishResult, Stored};
+use plaza_proto::fanout::{Place, PublishItem};
 use plaza_proto::position::Position;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -54,7 +54,7 @@ pub enum LinkEvent {
         stream: u64,
     },
     /// Results.
-    Results(Vec<PublishResult>),
+    Results(Vec<ItemResult>),
 }
 
 /// Who waits for a result.
@@ -78,8 +78,8 @@ pub enum Origin {
 pub struct Resolved {
     /// Who waited.
     pub origin: Origin,
-    /// The event is stored, or why it is not.
-    pub result: Result<Stored, (Code, String)>,
+    /// Where the event is stored, `None` for one that is passed on; or why it is not.
+    pub result: Result<Option<Stored>, (Code, String)>,
     /// How often it was sent.
     pub sends: u32,
     /// When it was submitted.
@@ -118,7 +118,7 @@ pub struct Link {
     /// Unresolved events that are on no stream now, and when to send them.
     unsent: VecDeque<(Millis, u64)>,
     /// A lane exists while its head is unresolved; here are those behind it.
-    lanes: HashMap<(ConnKey, RoomId), Lane>,
+    lanes: foldhash::HashMap<(ConnKey, RoomId), Lane>,
     /// Heads that wait for a place among those in flight.
     ready: VecDeque<(PublishItem, Origin, Millis)>,
     waiting: usize,
@@ -137,18 +137,18 @@ impl Link {
             self.fly(item, Origin::Conn { to, id, room }, now);
             return Ok(());
         }
-        if let Some(lane) = self.lanes.get_mut(&(to, room)) {
-            if lane.len() >= WAITING_EACH || self.waiting >= IN_FLIGHT {
-                return Err(Code::Busy);
+        match self.lanes.entry((to, room)) {
+            Entry::Occupied(mut lane) => {
+                if lane.get().len() >= WAITING_EACH || self.waiting >= IN_FLIGHT {
+                    return Err(Code::Busy);
+                }
+                lane.get_mut().push_back((item, id, now));
+                self.waiting += 1;
+                return Ok(());
             }
-            lane.push_back((item, id, now));
-            self.waiting += 1;
-            return Ok(());
+            Entry::Vacant(_) if self.flying >= IN_FLIGHT && self.waiting >= IN_FLIGHT => return Err(Code::Busy),
+            Entry::Vacant(lane) => drop(lane.insert(VecDeque::new())),
         }
-        if self.flying >= IN_FLIGHT && self.waiting >= IN_FLIGHT {
-            return Err(Code::Busy);
-        }
-        self.lanes.insert((to, room), VecDeque::new());
         self.head(item, Origin::Conn { to, id, room }, now);
         Ok(())
     }
@@ -195,15 +195,14 @@ impl Link {
     }
 
     /// Results arrived. What is resolved is appended to `done`.
-    pub fn results(&mut self, results: Vec<PublishResult>, now: Millis, done: &mut Vec<Resolved>) {
+    pub fn results(&mut self, results: Vec<ItemResult>, now: Millis, done: &mut Vec<Resolved>) {
         for result in results {
             let outcome = match result.outcome {
-                Some(Wire::Ok(stored)) => Ok(stored),
-                Some(Wire::Rejected(no)) => Err((Code::parse(&no.code).unwrap_or(Code::Internal), no.message)),
-                Some(Wire::Unknown(no)) if no.code == Code::Expired.as_str() => {
-                    Err((Code::Expired, Code::Expired.english().to_owned()))
-                }
-                Some(Wire::Unknown(_)) | None => {
+                Outcome::Stored(stored) => Ok(Some(stored)),
+                Outcome::PassedOn => Ok(None),
+                Outcome::Rejected { code, message } => Err((code, message)),
+                Outcome::Unknown(Code::Expired) => Err((Code::Expired, Code::Expired.english().to_owned())),
+                Outcome::Unknown(_) => {
                     if let Some(flight) = self.flight(result.tag) {
                         flight.stream = None;
                         self.unsent.push_back((now + AGAIN, result.tag));
@@ -285,6 +284,9 @@ impl Link {
         }
         let stream = &mut self.streams[index];
         stream.bytes += size;
+        if stream.batch.is_empty() {
+            stream.batch.reserve(BATCH.0);
+        }
         stream.batch.push(item);
         if stream.batch.len() >= BATCH.0 {
             self.flush_stream(index, now);
@@ -326,7 +328,13 @@ impl Link {
         }
     }
 
-    fn resolve(&mut self, tag: u64, result: Result<Stored, (Code, String)>, now: Millis, done: &mut Vec<Resolved>) {
+    fn resolve(
+        &mut self,
+        tag: u64,
+        result: Result<Option<Stored>, (Code, String)>,
+        now: Millis,
+        done: &mut Vec<Resolved>,
+    ) {
         if self.flight(tag).is_none() {
             return;
         }
@@ -356,15 +364,13 @@ impl Link {
 
     /// The head of a lane is resolved: the next one follows, or the lane ends.
     fn advance(&mut self, to: ConnKey, room: RoomId) {
-        let Some(lane) = self.lanes.get_mut(&(to, room)) else { return };
-        match lane.pop_front() {
+        let Entry::Occupied(mut lane) = self.lanes.entry((to, room)) else { return };
+        match lane.get_mut().pop_front() {
             Some((item, id, since)) => {
                 self.waiting -= 1;
                 self.head(item, Origin::Conn { to, id, room }, since);
             }
-            None => {
-                self.lanes.remove(&(to, room));
-            }
+            None => drop(lane.remove()),
         }
     }
 }

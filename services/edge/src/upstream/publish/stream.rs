@@ -4,9 +4,9 @@
 use super::{LinkEvent, Shared};
 use crate::upstream::{Backoff, Context, Outcome};
 use futures_util::future::BoxFuture;
-use futures_util::stream::{BoxStream, Stream, StreamExt};
+use futures_util::stream::{BoxStream, Stream, StreamExt, TryStreamExt};
 use plaza_kit::discovery::Targets;
-use plaza_proto::fanout::PublishResults;
+use plaza_proto::batch::ItemResult;
 use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const BATCHES: usize = 16;
 pub type Local = Box<dyn FnOnce(BoxStream<'static, Shared>) -> Results + Send>;
 
 /// What a fanout service answers.
-pub type Results = BoxStream<'static, Result<PublishResults, tonic::Status>>;
+pub type Results = BoxStream<'static, Result<Vec<ItemResult>, tonic::Status>>;
 
 /// Where publishes go.
 pub enum Route {
@@ -130,6 +130,7 @@ async fn session(endpoint: &Endpoint, number: u64, context: &Context) -> Result<
     let mut client = FanoutServiceClient::new(channel);
     let results = client.publish_stream(counted(outbound, context).map(Into::into)).await?.into_inner();
     tracing::info!(endpoint = %endpoint.uri(), "publish stream open");
+    let results = results.map_ok(|answer| answer.results.into_iter().map(ItemResult::from).collect());
     let _broken = pump(number, batches, results.boxed(), context).await;
     Ok(())
 }
@@ -150,7 +151,7 @@ async fn pump(
     let up = LinkEvent::Up { stream: number, batches };
     let _gone = context.outcomes.send(Outcome::Publish(up)).await;
     while let Some(answer) = results.next().await.transpose()? {
-        let _gone = context.outcomes.send(Outcome::Publish(LinkEvent::Results(answer.results))).await;
+        let _gone = context.outcomes.send(Outcome::Publish(LinkEvent::Results(answer))).await;
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! The publish link without a network.
 
 use super::*;
-use plaza_proto::fanout::publish_result::Outcome;
-use plaza_proto::fanout::{Rejected, Unknown};
+use plaza_proto::ids::MessageId;
+use plaza_proto::position::Epoch;
 use proptest::prelude::*;
 
 fn key(slot: u32) -> ConnKey {
@@ -30,12 +30,14 @@ fn sent(stream: &mut mpsc::Receiver<Shared>) -> Vec<u64> {
     tags
 }
 
-fn ok(tag: u64) -> PublishResult {
-    PublishResult { tag, outcome: Some(Outcome::Ok(Stored::default())) }
+fn ok(tag: u64) -> ItemResult {
+    let id = MessageId([1; 16]);
+    let stored = Stored { position: Position::of(Epoch([1; 8]), 1, id), id, duplicate: false };
+    ItemResult { tag, outcome: Outcome::Stored(stored) }
 }
 
-fn unknown(tag: u64, code: Code) -> PublishResult {
-    PublishResult { tag, outcome: Some(Outcome::Unknown(Unknown { code: code.as_str().into() })) }
+fn unknown(tag: u64, code: Code) -> ItemResult {
+    ItemResult { tag, outcome: Outcome::Unknown(code) }
 }
 
 fn ids(done: &[Resolved]) -> Vec<u32> {
@@ -130,8 +132,8 @@ fn a_refusal_and_an_expired_retry_are_final() {
     link.submit(item(), key(2), 2, RoomId(1), 0).expect("there is room");
     link.flush(0);
     let tags = sent(&mut stream);
-    let rejected = Rejected { code: "too_large".into(), message: "too long".into() };
-    let first = PublishResult { tag: tags[0], outcome: Some(Outcome::Rejected(rejected)) };
+    let rejected = Outcome::Rejected { code: Code::TooLarge, message: "too long".into() };
+    let first = ItemResult { tag: tags[0], outcome: rejected };
     link.results(vec![first, unknown(tags[1], Code::Expired)], 0, &mut done);
     let codes: Vec<_> = done.iter().map(|r| r.result.as_ref().map_err(|(code, _)| *code).err()).collect();
     assert_eq!(codes, [Some(Code::TooLarge), Some(Code::Expired)]);

@@ -1,8 +1,8 @@
 //! The ids of recent messages, in two generations: the older one is forgotten as a whole, so that an id costs
 //! one insertion and nothing at its end.
 
+use foldhash::HashMap;
 use plaza_proto::ids::MessageId;
-use std::collections::HashMap;
 use std::time::Duration;
 
 /// Which ids were stored within the window, and where. Time is passed in, in milliseconds.
@@ -22,7 +22,7 @@ impl Dedupe {
     /// never held.
     pub(super) fn new(window: Duration, capacity: usize) -> Self {
         let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-        Self { window_ms, capacity: capacity.max(1), young: HashMap::new(), old: HashMap::new(), since: 0 }
+        Self { window_ms, capacity: capacity.max(1), young: HashMap::default(), old: HashMap::default(), since: 0 }
     }
 
     pub(super) fn get(&self, id: MessageId, now: u64) -> Option<u64> {
