@@ -14,6 +14,9 @@
 //! | H10 | `recovered` was said and the range is not complete; or a reset came without need |
 //! | H12 | too many sends had no known outcome while nothing was broken |
 //!
+//! When a run was cut before everybody had everything, what members lack at their ends is no loss: the verdict
+//! says so, and is no pass.
+//!
 //! A verdict without broken rules is still not a pass when too little happened: see [`Rules`].
 
 use crate::history::{At, Event, Line, Mid};
@@ -137,6 +140,11 @@ pub(crate) struct Checker {
     faults: u32,
     healed_ns: Option<u64>,
     first_ok_due: bool,
+    /// Why the run ended before everybody had everything, if it did. What a member lacks at its end may have been
+    /// on its way then: it is counted, and neither lost nor a gap.
+    cut: Option<String>,
+    /// Such events, and the memberships that lack them.
+    behind: (u64, u64),
 }
 
 impl Checker {
@@ -152,6 +160,8 @@ impl Checker {
             faults: 0,
             healed_ns: None,
             first_ok_due: false,
+            cut: None,
+            behind: (0, 0),
         }
     }
 
@@ -215,6 +225,7 @@ impl Checker {
                 let ms = line.ns.saturating_sub(self.healed_ns.unwrap_or(line.ns)) / 1_000_000;
                 self.verdict.counts.caught_up_ms = self.verdict.counts.caught_up_ms.max(ms);
             }
+            Event::Cut { ref why } => self.cut = Some(why.clone()),
         }
     }
 
@@ -410,6 +421,13 @@ impl Checker {
                 format!("{} of {} sends", counts.unknown_in_quiet, counts.sent_in_quiet)
             });
         }
+        if let Some(why) = &self.cut {
+            let (events, members) = self.behind;
+            self.verdict.vacuous.push(format!(
+                "the run was cut ({why}): {members} memberships had not caught up, and the {events} events that they \
+                 lack at their ends are not judged"
+            ));
+        }
         let rules = self.rules;
         for (name, have, need) in [
             ("acknowledged messages", counts.acknowledged, rules.min_acknowledged),
@@ -438,6 +456,7 @@ impl Checker {
         members.sort_unstable_by_key(|(key, _)| *key);
         for ((client, room), member) in members {
             let Some(first) = member.first else { continue };
+            let mut behind = 0;
             let mut received = member.places.iter().peekable();
             for (place, mid) in rooms.get(&room).map_or(&[][..], Vec::as_slice) {
                 while received.next_if(|have| *have < place).is_some() {}
@@ -454,6 +473,10 @@ impl Checker {
                     // What the server says after the last message: the run ended before all had it.
                     continue;
                 }
+                if is_tail && self.cut.is_some() {
+                    behind += 1;
+                    continue;
+                }
                 let where_ = if is_tail { "tail" } else { "middle" };
                 let case = || format!("client {client}, room {room}: {place:?} ({mid:x?}) is missing ({where_})");
                 let is_acknowledged =
@@ -463,6 +486,7 @@ impl Checker {
                     self.breaks("H10 false recovered", case);
                 }
             }
+            self.behind = (self.behind.0 + behind, self.behind.1 + u64::from(behind > 0));
         }
     }
 

@@ -66,6 +66,8 @@ pub(crate) enum Event {
     Heal { what: String },
     /// Every client is back and has seen everything that was acknowledged.
     CaughtUp { what: String },
+    /// The run ends here, and not every client is back with everything.
+    Cut { why: String },
 }
 
 /// An event and when it happened.

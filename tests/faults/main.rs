@@ -39,7 +39,9 @@ mod world;
 use crate::report::Tally;
 use crate::rows::{ROWS, Row};
 use crate::run::{Run, Scale};
+use futures_util::FutureExt;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 
 const HELP: &str = "\
@@ -145,7 +147,10 @@ async fn rows(options: &Options) -> Result<(bool, Runs), run::Red> {
     let (mut table, mut runs) = (Vec::new(), Vec::new());
     for row in &options.rows {
         for seed in options.seed..options.seed + options.seeds {
-            let (line, tally) = one(row, seed, options).await?;
+            // Also after a panic: the rows that follow have their own world.
+            let run = AssertUnwindSafe(one(row, seed, options)).catch_unwind().await;
+            let run = run.unwrap_or_else(|panic| Err(told(&*panic)));
+            let (line, tally) = run.unwrap_or_else(|red| (report::not_made(row, seed, &red), Tally::NOT_MADE));
             println!("{line}");
             failed += u32::from(tally.word != "pass");
             table.push(line);
@@ -154,6 +159,12 @@ async fn rows(options: &Options) -> Result<(bool, Runs), run::Red> {
     }
     println!("\n{}", report::summary(&table, failed));
     Ok((failed == 0, runs))
+}
+
+/// What a panic says.
+fn told(panic: &(dyn std::any::Any + Send)) -> run::Red {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("the harness gave up: {}", text.unwrap_or("a panic"))
 }
 
 /// Runs one row with one seed; its line of the report, and what it came to.

@@ -38,6 +38,9 @@ pub(crate) async fn run(at: &[SocketAddr], seed: u64, scale: Scale, out: &Path) 
     let plan = Plan { clients, stock, rooms, rooms_per_client, rate, seed, only_socket_io: false, buffer: None };
     let swarm = Swarm::start(plan, at, Some(steering), &history);
     let red = steered(&swarm, &history).await.err();
+    if let Some(why) = &red {
+        history.record(Event::Cut { why: why.clone() });
+    }
     swarm.end().await;
     history.finish().map_err(|e| format!("{}: {e}", path.display()))?;
     let rules = Rules {

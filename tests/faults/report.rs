@@ -2,7 +2,7 @@
 
 use crate::checker::Verdict;
 use crate::rows::Row;
-use crate::run::Counted;
+use crate::run::{Counted, Red};
 use crate::world::Hits;
 use std::fmt::Write;
 use std::path::Path;
@@ -19,6 +19,9 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// A run that came to no verdict.
+    pub(crate) const NOT_MADE: Self = Self { word: "FAIL", acknowledged: 0, lost: 0, doubled: 0, misordered: 0 };
+
     pub(crate) fn of(verdict: &Verdict) -> Self {
         let broken = |rules: &[&str]| -> u64 {
             let of = verdict.broken.iter().filter(|(rule, _)| rules.iter().any(|start| rule.starts_with(start)));
@@ -71,6 +74,12 @@ pub(crate) fn line(row: &Row, seed: u64, verdict: &Verdict, counted: &Counted, f
         let _ = write!(text, "\n{}\n        kept: {}", self::verdict(verdict), folder.display());
     }
     text
+}
+
+/// A run that came to no verdict.
+pub(crate) fn not_made(row: &Row, seed: u64, red: &Red) -> String {
+    let word = Tally::NOT_MADE.word;
+    format!("{word:<7} row {:>2} seed {seed}: {}\n        it came to no verdict: {red}", row.number, row.about)
 }
 
 /// What is broken, rule by rule, with the first cases.

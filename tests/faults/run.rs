@@ -62,7 +62,7 @@ pub(crate) struct Run {
 pub(crate) type Red = String;
 
 impl Run {
-    /// Starts everything and waits until every client chats.
+    /// Starts everything.
     pub(crate) async fn start(row: u32, seed: u64, scale: Scale, setup: Setup, folder: &Path) -> Result<Self, Red> {
         std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let history = History::create(&folder.join("history.jsonl")).map_err(|e| format!("history.jsonl: {e}"))?;
@@ -82,7 +82,7 @@ impl Run {
         let fronts = if setup.slow { world.edges.iter().filter_map(Node::addr).collect() } else { world.fronts() };
         let swarm = Swarm::start(plan, &fronts, world.steering(), &history);
         let now = Instant::now();
-        let mut run = Self {
+        Ok(Self {
             row,
             seed,
             scale,
@@ -99,10 +99,14 @@ impl Run {
             missed: Vec::new(),
             notes: Vec::new(),
             is_ticker: std::io::IsTerminal::is_terminal(&std::io::stderr()),
-        };
-        run.caught_up("start").await?;
-        run.some_load().await;
-        Ok(run)
+        })
+    }
+
+    /// Waits until every client chats.
+    pub(crate) async fn begins(&mut self) -> Result<(), Red> {
+        self.caught_up("start").await?;
+        self.some_load().await;
+        Ok(())
     }
 
     /// Says that a fault begins now.
@@ -197,6 +201,17 @@ impl Run {
         }
     }
 
+    /// Waits until every message has an outcome and everybody has everything.
+    async fn everybody_done(&mut self) -> Result<(), Red> {
+        let board = Arc::clone(&self.swarm.board);
+        self.wait("outcome of every message", || board.pending.load(Relaxed) == 0).await?;
+        let seqs = board.acknowledged_seqs();
+        self.wait("everybody has everything at the end", || {
+            board.online() == board.clients() && board.behind(&seqs) == 0
+        })
+        .await
+    }
+
     fn show(&mut self) {
         self.shown = Instant::now();
         let board = &self.swarm.board;
@@ -218,31 +233,23 @@ impl Run {
         }
     }
 
-    /// The last phase: no new messages, every outcome known, everybody has everything. Then the checker.
+    /// The last phase: no new messages, every outcome known, everybody has everything. Then the checker. Also when the
+    /// row was given up: every fault ends first, so that what is missing then is missing.
     ///
     /// # Errors
     /// The history cannot be read.
     pub(crate) async fn finish(mut self, row: Result<(), Red>, mut rules: Rules) -> Result<(Verdict, Counted), Red> {
-        let mut red = row.err();
+        let mut red: Vec<Red> = row.err().into_iter().collect();
         self.swarm.board.is_quiet.store(true, Relaxed);
-        let board = Arc::clone(&self.swarm.board);
-        let result = match red {
-            Some(_) => Ok(()),
-            None => {
-                let end = self.wait("outcome of every message", || board.pending.load(Relaxed) == 0).await;
-                match end {
-                    Ok(()) => {
-                        let seqs = board.acknowledged_seqs();
-                        self.wait("everybody has everything at the end", || {
-                            board.online() == board.clients() && board.behind(&seqs) == 0
-                        })
-                        .await
-                    }
-                    Err(red) => Err(red),
-                }
-            }
-        };
-        red = red.or(result.err());
+        if !red.is_empty() {
+            self.swarm.board.is_storm.store(false, Relaxed);
+            self.swarm.board.is_deaf.store(false, Relaxed);
+            self.world.mend().await;
+        }
+        if let Err(why) = self.everybody_done().await {
+            self.history.record(Event::Cut { why: why.clone() });
+            red.push(why);
+        }
         // What comes after the last message (a repeated one) shows within a moment.
         self.sleep(Duration::from_millis(300)).await;
         if self.is_ticker {
@@ -251,12 +258,12 @@ impl Run {
         self.world.keep_logs();
         self.swarm.end().await;
         self.history.finish().map_err(|e| format!("history.jsonl: {e}"))?;
-        if red.is_some() {
+        if !red.is_empty() {
             rules.min_faults = 0;
         }
         let mut verdict = check(&self.folder.join("history.jsonl"), rules)?;
-        if let Some(red) = red {
-            verdict.broken.entry("row").or_default().1.push(red);
+        if !red.is_empty() {
+            verdict.broken.entry("row").or_default().1 = red;
         }
         verdict.vacuous.extend(self.missed.iter().map(|what| format!("nothing was hit by: {what}")));
         let (hits, seconds) = (self.world.hits(), self.begin.elapsed().as_secs_f64());

@@ -59,6 +59,18 @@ impl Redis {
         self.single().restart().await;
     }
 
+    /// Starts what was killed, and lets go on what was stopped.
+    pub(crate) async fn mend(&mut self) {
+        match self {
+            Self::One(one) if !one.runs() => one.restart().await,
+            Self::One(one) => one.process().signal("CONT"),
+            Self::Watched(servers) => {
+                (0..2).for_each(|n| servers.process(n).signal("CONT"));
+                servers.mend().await;
+            }
+        }
+    }
+
     fn single(&mut self) -> &mut RedisServer {
         match self {
             Self::One(one) => one,
@@ -131,6 +143,22 @@ impl Nats {
             Self::One(one) => one.kill(),
             Self::Three(servers) => servers.kill(server),
         }
+    }
+
+    /// Starts what was killed, and lets go on what was stopped.
+    pub(crate) async fn mend(&mut self) {
+        for n in 0..self.urls().len() {
+            let runs = match self {
+                Self::One(one) => one.runs(),
+                Self::Three(servers) => servers.runs(n),
+            };
+            if runs {
+                self.process(n).signal("CONT");
+            } else {
+                self.restart(n).await;
+            }
+        }
+        self.settled().await;
     }
 
     /// Starts one again, with what it has stored.

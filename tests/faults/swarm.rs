@@ -72,6 +72,13 @@ impl Swarm {
     }
 }
 
+impl Drop for Swarm {
+    /// Also after a panic nobody goes on to connect to edges that are gone.
+    fn drop(&mut self) {
+        self.shutdown.begin();
+    }
+}
+
 /// The rooms of a client: no two clients share all of theirs.
 fn rooms_of(client: u32, plan: &Plan) -> Vec<u32> {
     let step = 1 + client * plan.rooms_per_client / plan.rooms;

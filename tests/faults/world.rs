@@ -28,14 +28,17 @@ pub(crate) struct Node {
     pub(crate) starts: u64,
     /// How often it has ended.
     ended: u64,
+    /// It was started so that it ends by itself, or with less than it needs.
+    is_odd: bool,
 }
 
 impl Node {
     async fn start(name: String, program: &'static str, args: Vec<String>, base: &Base<'_>) -> Self {
         let front = Proxy::start(None).await;
         let (envs, logs) = (base.envs.clone(), base.logs);
+        let logs = logs.to_owned();
         let mut node =
-            Self { name, program, args, envs, service: None, front, logs: logs.to_owned(), starts: 0, ended: 0 };
+            Self { name, program, args, envs, service: None, front, logs, starts: 0, ended: 0, is_odd: false };
         node.launch().await;
         node
     }
@@ -80,7 +83,16 @@ impl Node {
         let admin = service.admin;
         self.service = Some(service);
         self.starts += 1;
+        self.is_odd = !before.is_empty() || envs.len() > self.envs.len();
         admin
+    }
+
+    /// Starts it again as it should be, unless it runs like that.
+    async fn mend(&mut self) {
+        if self.is_odd || self.has_ended(|_| true) {
+            self.kill();
+            self.launch().await;
+        }
     }
 
     /// Whether it has ended as a failpoint ends it.
@@ -354,6 +366,17 @@ impl World {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         self.kill_nats(server);
+    }
+
+    /// Ends every fault that a row has left open: links forward, stores and services run.
+    pub(crate) async fn mend(&mut self) {
+        self.redis.mend().await;
+        self.nats.mend().await;
+        self.edges_to_nats.iter().chain(&*self.fanouts_to_nats).chain([&self.to_redis]).for_each(Proxy::heal);
+        for node in self.fanouts.iter_mut().chain(&mut self.sessions).chain(&mut self.edges) {
+            node.front.heal();
+            node.mend().await;
+        }
     }
 
     /// Keeps the logs of all services.

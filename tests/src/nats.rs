@@ -63,6 +63,11 @@ impl NatsServer {
         &self.store
     }
 
+    /// Whether it runs.
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// The process, for signals.
     ///
     /// # Panics

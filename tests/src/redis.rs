@@ -47,6 +47,11 @@ impl RedisServer {
         assert!(self.launch().await, "port {} is taken by another process", self.port);
     }
 
+    /// Whether it runs.
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// The process, for signals.
     ///
     /// # Panics

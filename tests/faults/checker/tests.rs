@@ -104,6 +104,24 @@ proptest! {
     }
 
     #[test]
+    fn what_is_missing_at_the_end_of_a_cut_run_is_no_loss_and_no_pass(senders in senders(), lacks in 1_usize..5) {
+        let mut events = good(&senders);
+        let all: Vec<usize> = received(&events).into_iter()
+            .filter(|n| matches!(events[*n], Event::Recv { client: 0, .. })).collect();
+        all.iter().rev().take(lacks).for_each(|n| { events.remove(*n); });
+        prop_assert!(fires(&check(events.clone()), &["H1"]));
+        events.push(Event::Cut { why: "no time".into() });
+        let verdict = check(events.clone());
+        prop_assert!(verdict.broken.is_empty() && !verdict.is_pass(), "{verdict:?}");
+        let told = format!("1 memberships had not caught up, and the {lacks} events");
+        prop_assert!(verdict.vacuous.iter().any(|why| why.contains(&told)), "{verdict:?}");
+        // What is missing in the middle was skipped: that is a loss all the same.
+        let first = received(&events)[0];
+        events.remove(first);
+        prop_assert!(fires(&check(events), &["H1"]));
+    }
+
+    #[test]
     fn h5_a_repeated_event_is_seen_twice(senders in senders(), pick: prop::sample::Index) {
         let mut events = good(&senders);
         let all = received(&events);

@@ -219,6 +219,7 @@ impl Row {
     /// # Errors
     /// A predicate did not hold in time.
     pub(crate) async fn faults(&self, run: &mut Run) -> Result<(), Red> {
+        run.begins().await?;
         match self.plan {
             Plan::Steps(kind) => steps::all(run, kind).await,
             Plan::Each(fault) => {

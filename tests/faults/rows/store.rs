@@ -2,11 +2,10 @@
 //! or its disk is full.
 
 use crate::run::{Red, Run};
-use crate::stores::Nats;
 use async_nats::HeaderMap;
 use plaza_proto::ids::RoomName;
 use plaza_proto::subject::{self, STREAM};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -80,11 +79,30 @@ pub(super) async fn poison(run: &mut Run, n: usize) -> Result<(), Red> {
 }
 
 /// The disk of NATS is full for a while. Needs the right to mount; says so where there is none.
-pub(super) async fn fill_disk(run: &mut Run) -> Result<(), Red> {
+pub(super) async fn with_small_disk(run: &mut Run) -> Result<(), Red> {
     let store = run.world.nats.single().store().to_owned();
+    let result = match move_to_small_disk(run, &store).await {
+        Ok(()) => {
+            let filled = fill_disk(run, &store).await;
+            // Also when it came to nothing: what follows needs a disk with space.
+            let larger = give_space(run, &store).await;
+            filled.and(larger)
+        }
+        Err(red) => Err(red),
+    };
+    let result = match result {
+        Ok(()) => run.heal().await,
+        Err(red) => Err(red),
+    };
+    // Lazily: the server has files open until the run ends.
+    let _ = Command::new("umount").args(["-l", &store.display().to_string()]).status();
+    result
+}
+
+async fn move_to_small_disk(run: &mut Run, store: &Path) -> Result<(), Red> {
     run.world.terminate_nats(0).await;
     let copy = run.world.nats.single().save();
-    mount(&store, "size=24m")?;
+    mount(store, "size=24m")?;
     // The mount is empty: what was stored goes into it.
     let copied =
         Command::new("cp").args(["-a", &format!("{}/.", copy.display()), &store.display().to_string()]).status();
@@ -93,17 +111,20 @@ pub(super) async fn fill_disk(run: &mut Run) -> Result<(), Red> {
         return Err("what was stored does not fit on the small disk".to_owned());
     }
     run.world.nats.restart(0).await;
+    Ok(())
+}
+
+/// Until nothing is acknowledged any more for two seconds.
+async fn fill_disk(run: &mut Run, store: &Path) -> Result<(), Red> {
     run.caught_up("NATS moved to a small disk").await?;
     run.strike("the disk of NATS is full");
-    let ballast = store.join("ballast");
-    let free = free_bytes(&store);
+    let free = free_bytes(store);
     let kept = 512 * 1024;
-    std::fs::write(&ballast, vec![1; usize::try_from(free.saturating_sub(kept)).unwrap_or(0)])
+    std::fs::write(ballast(store), vec![1; usize::try_from(free.saturating_sub(kept)).unwrap_or(0)])
         .map_err(|e| format!("the disk cannot be filled: {e}"))?;
     let board = run.swarm.board.clone();
     let begin = std::time::Instant::now();
     let mut last = (board.acknowledged.load(Relaxed), begin);
-    // Until nothing is acknowledged any more for two seconds.
     while last.1.elapsed() < Duration::from_secs(2) {
         if begin.elapsed() > crate::run::LIMIT {
             return Err("a full disk did not stop the acknowledgements".to_owned());
@@ -115,15 +136,24 @@ pub(super) async fn fill_disk(run: &mut Run) -> Result<(), Red> {
         }
     }
     run.world.hit();
-    std::fs::remove_file(&ballast).map_err(|e| format!("the ballast stays: {e}"))?;
+    Ok(())
+}
+
+/// There is space again, and NATS starts anew, as its liveness check lets it in a cluster.
+async fn give_space(run: &mut Run, store: &Path) -> Result<(), Red> {
+    let freed = match std::fs::remove_file(ballast(store)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("the ballast stays: {error}")),
+        _ => Ok(()),
+    };
     let larger = Command::new("mount").args(["-o", "remount,size=512m", &store.display().to_string()]).status();
-    if !larger.is_ok_and(|status| status.success()) {
-        return Err("the disk cannot be made larger".to_owned());
-    }
-    // As its liveness check does in a cluster.
     run.world.terminate_nats(0).await;
     run.world.nats.restart(0).await;
-    run.heal().await
+    freed?;
+    if larger.is_ok_and(|status| status.success()) { Ok(()) } else { Err("the disk cannot be made larger".to_owned()) }
+}
+
+fn ballast(store: &Path) -> PathBuf {
+    store.join("ballast")
 }
 
 fn mount(folder: &Path, size: &str) -> Result<(), Red> {
@@ -139,18 +169,4 @@ fn free_bytes(folder: &Path) -> u64 {
     let output = Command::new("df").args(["--output=avail", "-B1", &folder.display().to_string()]).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().last().and_then(|line| line.trim().parse().ok()).unwrap_or(0)
-}
-
-/// Takes what [`fill_disk`] has mounted away.
-pub(super) async fn with_small_disk(run: &mut Run) -> Result<(), Red> {
-    let result = fill_disk(run).await;
-    if let Nats::One(server) = &mut run.world.nats {
-        let store = server.store().display().to_string();
-        if result.is_err() {
-            server.kill();
-        }
-        // Lazily: the server has files open until the run ends.
-        let _ = Command::new("umount").args(["-l", &store]).status();
-    }
-    result
 }
