@@ -37,6 +37,9 @@ pub(crate) struct Board {
     pub(crate) absence: Absence,
     /// How long messages take to clients that always read.
     pub(crate) latency: Latency,
+    /// The same of messages between two such clients of the edge that nobody who may be deaf uses: what the machine
+    /// itself does to messages, in the same moments.
+    pub(crate) apart: Latency,
     /// Epochs in the order in which they appeared.
     epochs: Mutex<Vec<u64>>,
 }
@@ -69,6 +72,7 @@ impl Board {
             is_deaf: AtomicBool::new(false),
             absence: Absence::default(),
             latency: Latency::new(),
+            apart: Latency::new(),
             epochs: Mutex::default(),
         }
     }
@@ -77,6 +81,11 @@ impl Board {
         self.online[client as usize].store(online, Relaxed);
         self.edge[client as usize].store(u64::from(edge), Relaxed);
         self.ended[client as usize].fetch_add(u64::from(!online), Relaxed);
+    }
+
+    /// Whether a client is on this edge now.
+    pub(crate) fn is_on(&self, client: u32, edge: u32) -> bool {
+        self.edge.get(client as usize).is_some_and(|on| on.load(Relaxed) == u64::from(edge))
     }
 
     /// Clients that are connected through this edge now, and how often each had been before.

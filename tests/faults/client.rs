@@ -185,7 +185,7 @@ impl Client {
 
     pub(crate) async fn run(mut self, shutdown: Shutdown) {
         while !shutdown.is_begun() {
-            self.edge = self.random.usize(..self.fronts.len());
+            self.edge = self.random.usize(..self.fronts.len() - usize::from(self.keeps_away()));
             tokio::select! {
                 ended = self.connection() => self.lost(ended.err().unwrap_or_default()),
                 () = shutdown.cancelled() => return,
@@ -299,6 +299,17 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// In a row of slow ones, who may be deaf never uses the last edge.
+    fn keeps_away(&self) -> bool {
+        self.buffer.is_some() && self.speak != Speak::Stock && may_be_deaf(self.id)
+    }
+
+    /// Whether nobody who may be deaf uses its edge and that of a sender.
+    fn is_apart(&self, sender: u32) -> bool {
+        let last = self.fronts.len() as u32 - 1;
+        self.buffer.is_some() && self.through() == last && self.board.is_on(sender, last)
     }
 
     /// Whether it reads nothing now, or nearly nothing. A stock client cannot be told not to.
@@ -420,6 +431,9 @@ impl Client {
                 let written = text.as_deref().and_then(|text| u64::from_str_radix(text.split(' ').nth(1)?, 16).ok());
                 if let Some(written) = written.filter(|_| !may_be_deaf(self.id)) {
                     self.board.latency.arrived(written);
+                    if said.is_some_and(|mid| self.is_apart((mid >> 32) as u32)) {
+                        self.board.apart.arrived(written);
+                    }
                 }
                 let hash = text.as_deref().map_or(0, hash);
                 let (client, number, at) = (self.id, self.rooms[index].number, stand.at);
