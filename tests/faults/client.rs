@@ -1,8 +1,10 @@
 //! One client of the swarm: sends numbered messages under client ids, sends again what has no answer,
-//! comes back by itself, resumes each room where it stood, and records all of it.
+//! comes back by itself, resumes each room where it stood, and records all of it. It comes back as the clients of
+//! users do: later each time it is not let in, at a random moment, and when it was told when, then.
 
 use crate::board::{Board, may_be_deaf};
 use crate::history::{Event, History, Mid, mid};
+use crate::pace::{Back, Pace};
 use crate::speak::{Heard, Speak, Stand, hash};
 use futures_util::{SinkExt, StreamExt};
 use plaza_kit::shutdown::Shutdown;
@@ -17,54 +19,18 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-/// How long a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long a handshake may take: as on our page.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A connection without a word for so long is dead: the edges of a run ping every 4 s.
 const SILENCE: Duration = Duration::from_secs(9);
 /// A request without an answer for so long: the connection is given up.
 const ANSWER: Duration = Duration::from_secs(20);
-/// Waits before a client comes back, full jitter below these.
-const BACK: std::ops::RangeInclusive<u64> = 50..=400;
 /// Wait after a message was refused for the moment.
 const AGAIN: Duration = Duration::from_millis(150);
-/// What a fault held up is sent so much faster than planned, until the plan is met again.
-const HURRY: f64 = 3.0;
 /// More bytes of a message where somebody may be slow: small ones would take long to fill a buffer.
 const PADDING: usize = 2_000;
 /// Who is nearly deaf reads one message in this time.
 const SIP: Duration = Duration::from_secs(1);
-/// What was held up longer is dropped from the plan.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// When the next message is due. What a fault holds up is made up for, faster than planned.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
-    pause: Duration,
-    /// By the plan.
-    planned: Instant,
-    /// Not before.
-    earliest: Instant,
-}
-
-impl Pace {
-    /// One message every `pause`, the first after this part of it.
-    pub(crate) fn new(pause: Duration, part: f64) -> Self {
-        let now = Instant::now();
-        Self { pause, planned: now + pause.mul_f64(part), earliest: now }
-    }
-
-    fn due(&self) -> Instant {
-        self.planned.max(self.earliest)
-    }
-
-    fn sent(&mut self) {
-        let now = Instant::now();
-        // Neither does a storm make it silent for long afterwards.
-        let oldest = now.checked_sub(PATIENCE).unwrap_or(now);
-        self.planned = (self.planned + self.pause).clamp(oldest, now + self.pause);
-        self.earliest = now + self.pause.div_f64(HURRY);
-    }
-}
 
 /// A message without an outcome.
 #[derive(Debug)]
@@ -136,6 +102,7 @@ pub(crate) struct Client {
     random: fastrand::Rng,
     fronts: Vec<SocketAddr>,
     edge: usize,
+    back: Back,
     /// When it last heard a word.
     heard: Instant,
     /// What the kernel keeps for it, if not its usual.
@@ -171,6 +138,7 @@ impl Client {
             random,
             fronts,
             edge: 0,
+            back: Back::default(),
             heard: Instant::now(),
             buffer: None,
             board,
@@ -190,7 +158,7 @@ impl Client {
                 ended = self.connection() => self.lost(ended.err().unwrap_or_default()),
                 () = shutdown.cancelled() => return,
             }
-            let wait = Duration::from_millis(self.random.u64(BACK));
+            let wait = self.back.wait(self.random.f64());
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = shutdown.cancelled() => return,
@@ -448,6 +416,10 @@ impl Client {
                 }
                 Ok(())
             }
+            Heard::Reconnect { after_ms } => {
+                self.back.hint(Duration::from_millis(after_ms));
+                Ok(())
+            }
             Heard::Refused => Err("refused".into()),
             Heard::Nothing => Ok(()),
         }
@@ -502,6 +474,7 @@ impl Client {
             self.reset(index, "not recovered".into(), Some(stand));
         }
         if self.rooms.iter().all(|room| room.is_joined) {
+            self.back = Back::default();
             self.board.set_online(self.id, true, self.through());
             self.board.absence.back(self.id, Instant::now());
         }

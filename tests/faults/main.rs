@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`world`] | services, stores, and a proxy on each link |
 //! | [`swarm`] | clients that [`speak`] both protocols; where they stand is on the [`board`] |
+//! | [`pace`] | when clients send, and when they come back |
 //! | [`absence`], [`latency`] | how long they are away, and messages on their way |
 //! | [`person`], [`attack`] | somebody beside the swarm; raw clients that mean no good |
 //! | [`history`] | what they did and saw, one JSON line each |
@@ -25,6 +26,7 @@ mod client;
 mod history;
 mod latency;
 mod outside;
+mod pace;
 mod peer;
 mod person;
 mod report;

@@ -63,6 +63,10 @@ pub(crate) enum Heard {
         why: String,
         to: Option<Stand>,
     },
+    /// The server is about to close, and asks the client to come back after so many milliseconds.
+    Reconnect {
+        after_ms: u64,
+    },
     /// The server does not want this client any more.
     Refused,
     Nothing,
@@ -163,6 +167,9 @@ fn read_plaza(message: &str) -> Option<Heard> {
     if let Some(reset) = frame.get("reset") {
         let to = reset["to"].as_str().and_then(|to| Some(Stand { text: to.to_owned(), at: at(to)? }));
         return Some(Heard::Reset { room: text(reset, "room")?, why: text(reset, "reason")?, to });
+    }
+    if let Some(reconnect) = frame.get("reconnect") {
+        return Some(Heard::Reconnect { after_ms: reconnect["afterMs"].as_u64()? });
     }
     let welcome = frame.get("welcome")?;
     Some(Heard::Welcome { ticket: text(welcome, "ticket").unwrap_or_default(), recovered: false })
@@ -267,6 +274,8 @@ mod tests {
         let plaza =
             format!(r#"{{"id":9,"published":{{"room":"r","position":"{position}","id":"x","duplicate":false}}}}"#);
         let socketio = format!(r#"439[{{"ok":true,"id":"x","position":"{position}","duplicate":false}}]"#);
+        let reconnect = Heard::Reconnect { after_ms: 700 };
+        assert_eq!(Speak::Plaza.read(r#"{"reconnect":{"afterMs":700}}"#), reconnect);
         let published = Heard::Published { tag: 9, at, id: hash("x"), duplicate: false };
         assert_eq!(Speak::Plaza.read(&plaza), published);
         assert_eq!(Speak::SocketIo.read(&socketio), published);

@@ -1,8 +1,9 @@
 //! A swarm: who its clients are, in which rooms, and where they connect.
 
 use crate::board::Board;
-use crate::client::{Client, Pace};
+use crate::client::Client;
 use crate::history::History;
+use crate::pace::Pace;
 use crate::speak::Speak;
 use plaza_kit::shutdown::Shutdown;
 use std::net::SocketAddr;
