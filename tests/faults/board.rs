@@ -35,7 +35,7 @@ pub(crate) struct Board {
     pub(crate) is_deaf: AtomicBool,
     /// How long clients are away.
     pub(crate) absence: Absence,
-    /// How long messages take to clients that always read.
+    /// How long messages take between clients that always read.
     pub(crate) latency: Latency,
     /// The same of messages between two such clients of the edge that nobody who may be deaf uses: what the machine
     /// itself does to messages, in the same moments.

@@ -120,8 +120,8 @@ struct Member {
     /// Ranges it was told it does not get, and ranges it was told it gets: (after, up to].
     excused: Vec<(Place, Place)>,
     recovered: Vec<(Place, Place)>,
-    /// Where the newest recovery ended: the next event may name this place, where a room without events has one.
-    rejoined: Option<Place>,
+    /// Where it stands by its last join, which may be beyond its last event: an empty room is at the log's end.
+    joined: Option<Place>,
     /// It asked to resume, was told no, and has not been told why yet.
     reset_due: bool,
     all: bool,
@@ -253,7 +253,7 @@ impl Checker {
         if recovered {
             self.verdict.counts.recovered += 1;
             member.recovered.push((after, at));
-            member.rejoined = Some(at);
+            member.joined = Some(at);
         } else {
             member.reset_due = true;
         }
@@ -371,7 +371,7 @@ impl Checker {
         let last = member.last;
         let is_second = mid.is_some_and(|mid| !member.mids.insert(mid));
         let reset_due = std::mem::take(&mut member.reset_due);
-        let rejoined = member.rejoined;
+        let joined = member.joined.take();
         let Some(last) = last else {
             self.breaks("H2 unexpected", || format!("client {client} gets events of room {room} without joining"));
             return;
@@ -402,9 +402,8 @@ impl Checker {
         if reset_due {
             self.breaks("H10 no recovery and no reset", || format!("client {client}, room {room}, at {place:?}"));
         }
-        // What lies between the two, and is an event of the room, is found missing at the end.
-        let follows = |previous: &Place| *previous == last || rejoined.is_some_and(|at| at > last && *previous == at);
-        if let Some(previous) = previous.filter(|previous| !follows(previous)) {
+        // When it was told that it had resumed up to there, what may be missing before shows at the end.
+        if let Some(previous) = previous.filter(|previous| *previous != last && Some(*previous) != joined) {
             self.breaks("H7 gap", || {
                 format!("client {client}, room {room}: {place:?} follows {previous:?}, the client has {last:?}")
             });

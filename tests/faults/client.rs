@@ -4,7 +4,7 @@
 
 use crate::board::{Board, may_be_deaf};
 use crate::history::{Event, History, Mid, mid};
-use crate::pace::{Back, Pace};
+use crate::pace::{Again, Back, Pace};
 use crate::speak::{Heard, Speak, Stand, hash};
 use futures_util::{SinkExt, StreamExt};
 use plaza_kit::shutdown::Shutdown;
@@ -54,6 +54,8 @@ struct Room {
     is_joined: bool,
     /// In this session, which may go on with another connection.
     is_in_session: bool,
+    /// A join was refused for the moment: when it is asked for again.
+    again: Again,
     pending: VecDeque<Pending>,
 }
 
@@ -65,6 +67,7 @@ impl Room {
             stand: None,
             is_joined: false,
             is_in_session: false,
+            again: Again::default(),
             pending: VecDeque::new(),
         }
     }
@@ -103,6 +106,8 @@ pub(crate) struct Client {
     fronts: Vec<SocketAddr>,
     edge: usize,
     back: Back,
+    /// The server did not know the name: when it is told again.
+    name: Again,
     /// When it last heard a word.
     heard: Instant,
     /// What the kernel keeps for it, if not its usual.
@@ -139,6 +144,7 @@ impl Client {
             fronts,
             edge: 0,
             back: Back::default(),
+            name: Again::default(),
             heard: Instant::now(),
             buffer: None,
             board,
@@ -172,8 +178,10 @@ impl Client {
         self.board.absence.lost(self.id, self.heard);
         self.history.record(Event::Close { client: self.id, why });
         self.asked.clear();
+        self.name = Again::default();
         for room in &mut self.rooms {
             room.is_joined = false;
+            room.again = Again::default();
             for pending in &mut room.pending {
                 if pending.asked.take().is_none() {
                     continue;
@@ -263,6 +271,7 @@ impl Client {
                     if self.asked.values().any(|(_, since)| since.elapsed() > ANSWER) {
                         return Err("a request without an answer".into());
                     }
+                    self.ask_again(socket).await?;
                     self.send_due(socket).await?;
                 }
             }
@@ -323,6 +332,32 @@ impl Client {
         }
         self.board.pending.fetch_add(1, Relaxed);
         self.rooms[room].pending.push_back(Pending { mid, text, is_retry: false, asked: None, due: Instant::now() });
+    }
+
+    /// What was refused for the moment, the name and joins, is asked for on the same connection.
+    async fn ask_again(&mut self, socket: &mut Socket) -> Result<(), Ended> {
+        if self.name.is_due() {
+            self.say_name(socket).await?;
+        }
+        for index in 0..self.rooms.len() {
+            if self.rooms[index].again.is_due() {
+                self.say_join(socket, index).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer to a name is of no interest: texts wait for it at the edge.
+    async fn say_name(&mut self, socket: &mut Socket) -> Result<(), Ended> {
+        self.tags += 1;
+        self.say(socket, self.speak.name(self.tags, &format!("c{}", self.id))).await
+    }
+
+    async fn say_join(&mut self, socket: &mut Socket, index: usize) -> Result<(), Ended> {
+        let tag = self.ask(Asked::Join(index));
+        let room = &self.rooms[index];
+        let after = room.stand.as_ref().map(|stand| stand.text.as_str());
+        self.say(socket, self.speak.join(tag, &room.name, after)).await
     }
 
     /// Sends, in order, what is not on its way in rooms that are joined. Behind one that must wait
@@ -397,9 +432,13 @@ impl Client {
                     mid.unwrap_or(Mid::MAX)
                 });
                 let written = text.as_deref().and_then(|text| u64::from_str_radix(text.split(' ').nth(1)?, 16).ok());
-                if let Some(written) = written.filter(|_| !may_be_deaf(self.id)) {
+                let sender = said.map(|mid| (mid >> 32) as u32);
+                // Who is deaf does not hear that it may go on, either: what it writes waits at itself.
+                if let (Some(written), Some(sender)) = (written, sender.filter(|sender| !may_be_deaf(*sender)))
+                    && !may_be_deaf(self.id)
+                {
                     self.board.latency.arrived(written);
-                    if said.is_some_and(|mid| self.is_apart((mid >> 32) as u32)) {
+                    if self.is_apart(sender) {
                         self.board.apart.arrived(written);
                     }
                 }
@@ -431,10 +470,8 @@ impl Client {
         self.board.connections.fetch_add(1, Relaxed);
         self.history.record(Event::Conn { client: self.id, edge: self.through(), recovered });
         if !recovered {
-            // The answer to a name is of no interest: texts wait for it at the edge.
             self.rooms.iter_mut().for_each(|room| room.is_in_session = false);
-            self.tags += 1;
-            self.say(socket, self.speak.name(self.tags, &format!("c{}", self.id))).await?;
+            self.say_name(socket).await?;
         }
         for index in 0..self.rooms.len() {
             let stand = self.rooms[index].stand.clone();
@@ -446,9 +483,7 @@ impl Client {
                         self.tags += 1;
                         self.say(socket, self.speak.leave(self.tags, &self.rooms[index].name)).await?;
                     }
-                    let tag = self.ask(Asked::Join(index));
-                    let after = stand.as_ref().map(|stand| stand.text.as_str());
-                    self.say(socket, self.speak.join(tag, &self.rooms[index].name, after)).await?;
+                    self.say_join(socket, index).await?;
                 }
             }
         }
@@ -458,7 +493,7 @@ impl Client {
     /// `recovered`: `None` when the server says nothing of it.
     fn joined(&mut self, index: usize, stand: Stand, recovered: Option<bool>) {
         let room = &mut self.rooms[index];
-        (room.is_joined, room.is_in_session) = (true, true);
+        (room.is_joined, room.is_in_session, room.again) = (true, true, Again::default());
         let after = room.stand.as_ref().map(|stand| stand.at);
         self.history.record(Event::Join {
             client: self.id,
@@ -506,8 +541,8 @@ impl Client {
                         self.board.unknown.fetch_add(1, Relaxed);
                         self.history.record(Event::SendInfo { client, mid, code: code.to_owned() });
                         if code == "username_required" {
-                            // The name was lost with its answer.
-                            return Err("no name".into());
+                            // The name was refused for the moment, or lost with its answer.
+                            self.name.later(self.random.f64());
                         }
                         if code == "expired" {
                             // Nobody will ever know.
@@ -520,6 +555,10 @@ impl Client {
                         }
                     }
                 }
+                Ok(())
+            }
+            Some((Asked::Join(index), _)) if matches!(code, "busy" | "unavailable" | "timeout" | "lease_lost") => {
+                self.rooms[index].again.later(self.random.f64());
                 Ok(())
             }
             Some((Asked::Join(_), _)) => Err(format!("join failed: {code}")),

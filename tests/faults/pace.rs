@@ -68,6 +68,27 @@ impl Back {
     }
 }
 
+/// When a request that was refused for the moment is made again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Again {
+    back: Back,
+    due: Option<Instant>,
+}
+
+impl Again {
+    /// It was refused; `random` is at least 0 and below 1.
+    pub(crate) fn later(&mut self, random: f64) {
+        if self.due.is_none() {
+            self.due = Some(Instant::now() + self.back.wait(random));
+        }
+    }
+
+    /// Whether it is made now: once for each refusal.
+    pub(crate) fn is_due(&mut self) -> bool {
+        self.due.take_if(|due| *due <= Instant::now()).is_some()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
