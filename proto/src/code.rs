@@ -82,7 +82,7 @@ codes! {
     Unavailable = "unavailable", Unavailable, "the service cannot be reached now, please try again", "服务暂时不可用,请稍后再试";
     /// No answer in time: perhaps it was done. Send again with the same id.
     Timeout = "timeout", DeadlineExceeded, "there was no answer in time, please try again", "超时未得到答复,请重试";
-    /// The retry came too late to know whether the first attempt was stored.
+    /// The retry came too late, or into too busy a room, to know whether the first attempt was stored.
     Expired = "expired", Aborted, "it is too late to know whether the message was stored", "重试过晚,无法确认消息是否已保存";
     /// The edge's lease has ended; it registers anew.
     LeaseLost = "lease_lost", FailedPrecondition, "the lease has ended", "租约已失效";
