@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// How long one question about the stream may take.
 const ASK: Duration = Duration::from_millis(500);
 
+/// A leader that is asked to hand over is asked again after this.
+const HANDED_OVER: Duration = Duration::from_secs(2);
+
 /// Three servers with routes to each other. A store survives [`Self::kill`] and [`Self::restart`]
 /// of its server.
 ///
@@ -74,10 +77,29 @@ impl NatsCluster {
     /// Starts one again on the same ports with the same store.
     ///
     /// # Panics
-    /// When another process holds a port.
+    /// When another process holds a port for [`PATIENCE`].
     pub async fn restart(&mut self, index: usize) {
         self.kill(index);
-        assert!(self.launch(index).await, "a port of server {index} is taken by another process");
+        let begin = Instant::now();
+        while !self.launch(index).await {
+            assert!(begin.elapsed() < PATIENCE, "a port of server {index} is taken by another process");
+            // The kernel gave it to somebody's connection, which ends.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Stops one where it stands, until it gets `CONT`.
+    ///
+    /// # Panics
+    /// When it goes on for [`PATIENCE`].
+    pub async fn pause(&self, index: usize) {
+        let process = self.process(index);
+        process.signal("STOP");
+        let begin = Instant::now();
+        while !process.is_stopped() {
+            assert!(begin.elapsed() < PATIENCE, "server {index} does not stop");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// The process of one server, for signals.
@@ -121,13 +143,20 @@ impl NatsCluster {
     /// When nobody else does within [`PATIENCE`].
     pub async fn step_down(&self, stream: &str) -> usize {
         let before = self.leader(stream).await;
-        let client = async_nats::connect(self.url(before)).await.expect("the leader runs");
-        let ask = format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}");
-        let _ = tokio::time::timeout(ASK, client.request(ask, "".into())).await;
-        self.wait(stream, "no other leader", |info| {
-            server(info["cluster"]["leader"].as_str()?).filter(|leader| *leader != before)
-        })
-        .await
+        let begin = Instant::now();
+        loop {
+            let _answer = self.ask(before, format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}")).await;
+            let asked = Instant::now();
+            while asked.elapsed() < HANDED_OVER {
+                let leader = self.leader(stream).await;
+                if leader != before {
+                    return leader;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            // The question was lost, or refused by a busy server.
+            assert!(begin.elapsed() < PATIENCE, "{stream}: no other leader in {PATIENCE:?}");
+        }
     }
 
     /// The stream's info as the cluster's API tells it.
@@ -149,9 +178,13 @@ impl NatsCluster {
     }
 
     async fn info(&self, index: usize, stream: &str) -> Option<Value> {
+        self.ask(index, format!("$JS.API.STREAM.INFO.{stream}")).await
+    }
+
+    /// What one server answers.
+    async fn ask(&self, index: usize, subject: String) -> Option<Value> {
         let client = tokio::time::timeout(ASK, async_nats::connect(self.url(index))).await.ok()?.ok()?;
-        let ask = client.request(format!("$JS.API.STREAM.INFO.{stream}"), "".into());
-        let answer = tokio::time::timeout(ASK, ask).await.ok()?.ok()?;
+        let answer = tokio::time::timeout(ASK, client.request(subject, "".into())).await.ok()?.ok()?;
         serde_json::from_slice(&answer.payload).ok()
     }
 

@@ -1,7 +1,8 @@
 //! A real `redis-server` for one test.
 
-use crate::process::{Process, free_port, fresh_folder, installed};
+use crate::process::{PATIENCE, Process, free_port, fresh_folder, installed};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// A running server without persistence.
 #[derive(Debug)]
@@ -41,10 +42,15 @@ impl RedisServer {
     /// Starts it again, empty, on the same port.
     ///
     /// # Panics
-    /// When another process holds the port.
+    /// When another process holds the port for [`PATIENCE`].
     pub async fn restart(&mut self) {
         self.kill();
-        assert!(self.launch().await, "port {} is taken by another process", self.port);
+        let begin = Instant::now();
+        while !self.launch().await {
+            assert!(begin.elapsed() < PATIENCE, "port {} is taken by another process", self.port);
+            // The kernel gave it to somebody's connection, which ends.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Whether it runs.
