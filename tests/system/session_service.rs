@@ -9,8 +9,8 @@ use plaza_kit::settings::Settings;
 use plaza_kit::shutdown::Shutdown;
 use plaza_proto::code::Code;
 use plaza_proto::event::event::Kind;
-use plaza_proto::fanout::ReadHistoryRequest;
 use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
+use plaza_proto::fanout::{ReadHistoryRequest, SubscribeRequest};
 use plaza_proto::session as pb;
 use plaza_proto::session::edge_lease_service_client::EdgeLeaseServiceClient;
 use plaza_proto::session::op::Op as Body;
@@ -216,6 +216,38 @@ async fn presence_events_wait_for_fanout_and_are_published_once_and_in_order() {
     expected.push((Kind::Left, "u0".to_owned()));
     assert_eq!(events, expected);
     second.begin();
+    running.await.expect("fanout ends");
+}
+
+/// The publisher looks ten times a second by itself, counted from its last look: each event here is written right
+/// after it, and would come 100 ms later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_is_told_at_once_by_the_replica_that_wrote_it() {
+    let redis = RedisServer::start().await;
+    let listener = plaza_kit::net::bind(([127, 0, 0, 1], 0).into(), "listen").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("a bound listener has an address"));
+    let (log, _feed) = MemoryLog::new(&MemoryOptions::default());
+    let shutdown = Shutdown::new();
+    let running = shutdown.spawn("fanout", fanout(listener, log, shutdown.clone()));
+    let service = start(&redis, &["--fanout-addr", url.as_str()]).await;
+    let mut edges = EdgeLeaseServiceClient::new(channel(&service));
+    let incarnation = edge_name();
+    register(&mut edges, &incarnation).await.expect("a lease");
+    let mut events = FanoutServiceClient::connect(url).await.expect("fanout listens");
+    let subscribe = SubscribeRequest { room: "lobby".to_owned(), ..SubscribeRequest::default() };
+    let mut events = events.subscribe(subscribe).await.expect("a room").into_inner();
+    let mut times = Vec::new();
+    for user in 0..20 {
+        let begin = Instant::now();
+        apply(&mut edges, &incarnation, vec![present("lobby", user, true)]).await;
+        let event = tokio::time::timeout(PATIENCE, events.message()).await.expect("it comes");
+        assert!(event.expect("the stream lives").is_some());
+        times.push(begin.elapsed());
+    }
+    // All of them on a machine with time for it; one at least on any.
+    let fastest = times.iter().min().expect("there are some");
+    assert!(*fastest < Duration::from_millis(60), "{times:?}");
+    shutdown.begin();
     running.await.expect("fanout ends");
 }
 

@@ -9,7 +9,7 @@
 //!
 //! One replica reads at a time; another takes over when it stops. Whoever publishes an event uses
 //! the same client id (boot and entry), so a repeated one is stored once. A fanout that is away is
-//! waited for.
+//! waited for. The reader looks at once when its own replica has written, else ten times a second.
 
 use crate::TRACER;
 use crate::metrics::SessionMetrics;
@@ -29,6 +29,7 @@ use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tonic::transport::Channel;
 
 /// The call that publishes one event.
@@ -40,8 +41,10 @@ const BATCH: usize = 256;
 const ROOMS_AT_ONCE: usize = 32;
 /// How long a replica has the outbox after it last read it. Longer than a batch takes.
 const HOLD: Duration = Duration::from_secs(5);
-/// Pause when nothing waits: the most that an event is late.
+/// Pause when nothing waits: the most that an event is late which another replica wrote.
 const IDLE: Duration = Duration::from_millis(100);
+/// How long events of this replica gather after the first of them: it reads the outbox 200 times a second at most.
+const GATHER: Duration = Duration::from_millis(5);
 /// Longest wait for one publish.
 const DEADLINE: Duration = Duration::from_secs(3);
 /// Longest pause between tries while fanout or the store is away.
@@ -58,8 +61,26 @@ pub struct Publisher {
     fanout: FanoutServiceClient<Channel>,
     /// What `fanout` leads to, for spans.
     server: Server,
+    news: Arc<News>,
     metrics: SessionMetrics,
     replica: String,
+}
+
+/// Tells the publisher that this replica has written to the outbox, so that it need not wait for its next look.
+#[derive(Debug, Default)]
+pub struct News(Notify);
+
+impl News {
+    /// Something may have been written.
+    pub fn tell(&self) {
+        self.0.notify_one();
+    }
+
+    /// Waits until something may have been written, and a moment for more of it.
+    async fn gathered(&self) {
+        self.0.notified().await;
+        tokio::time::sleep(GATHER).await;
+    }
 }
 
 /// Why a batch did not get through.
@@ -73,8 +94,14 @@ enum Away {
 
 impl Publisher {
     /// A publisher with a name of its own; the channel leads to `server`.
-    pub fn new(store: Arc<dyn SessionStore>, fanout: Channel, server: Server, metrics: SessionMetrics) -> Self {
-        Self { store, fanout: FanoutServiceClient::new(fanout), server, metrics, replica: crate::random::boot() }
+    pub fn new(
+        store: Arc<dyn SessionStore>,
+        fanout: Channel,
+        server: Server,
+        news: Arc<News>,
+        metrics: SessionMetrics,
+    ) -> Self {
+        Self { store, fanout: FanoutServiceClient::new(fanout), server, news, metrics, replica: crate::random::boot() }
     }
 
     /// Publishes until the shutdown begins.
@@ -82,13 +109,13 @@ impl Publisher {
         let mut away = false;
         let mut backoff = IDLE;
         loop {
-            let pause = match self.batch().await {
+            let (pause, may_be_woken) = match self.batch().await {
                 Ok(count) => {
                     if std::mem::take(&mut away) {
                         tracing::info!("fanout answers again: presence events are published");
                     }
                     backoff = IDLE;
-                    if count == 0 { IDLE } else { Duration::ZERO }
+                    (if count == 0 { IDLE } else { Duration::ZERO }, count == 0)
                 }
                 Err(why) => {
                     if let Away::Fanout(error) = why
@@ -97,12 +124,13 @@ impl Publisher {
                         tracing::warn!(error, "fanout does not answer: presence events wait");
                     }
                     backoff = (backoff * 2).min(MAX_BACKOFF);
-                    backoff.mul_f64(0.5 + fastrand::f64() / 2.0)
+                    (backoff.mul_f64(0.5 + fastrand::f64() / 2.0), false)
                 }
             };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
+                () = self.news.gathered(), if may_be_woken => {}
             }
         }
     }
@@ -190,5 +218,23 @@ fn event(boot: &str, entry: OutboxEntry) -> Event {
         username: entry.username,
         previous_username: entry.previous_username,
         content: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_written_wakes_the_publisher_once_a_moment_later() {
+        let news = News::default();
+        // Nobody waits yet: it is not forgotten.
+        news.tell();
+        news.tell();
+        let begin = Instant::now();
+        news.gathered().await;
+        assert_eq!(begin.elapsed(), GATHER);
+        assert!(tokio::time::timeout(IDLE, news.gathered()).await.is_err(), "both are read at once");
     }
 }

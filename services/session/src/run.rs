@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::control::ControlSender;
 use crate::metrics::SessionMetrics;
-use crate::outbox::Publisher;
+use crate::outbox::{News, Publisher};
 use crate::reaper;
 use crate::service::{SERVICE_NAMES, Services};
 use crate::store::memory::MemoryStore;
@@ -66,8 +66,10 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
         None => Arc::new(MemoryStore::new(options)),
     };
     let fanout = config.fanout.as_ref().map(|targets| targets.channel(&shutdown));
+    let news = Arc::new(News::default());
     let services = Services {
         store: Arc::clone(&store),
+        news: Arc::clone(&news),
         control: ControlSender::new(fanout.clone(), metrics.clone(), shutdown.clone()),
         metrics: metrics.clone(),
         unique_usernames: config.unique_usernames,
@@ -79,7 +81,8 @@ pub async fn run(config: Config, parts: Parts, shutdown: Shutdown) -> Result<(),
     let lease = config.reaper_lease.map(|name| Lease::compete(name, identity(), &shutdown));
     shutdown.spawn("reaper", reaper::run(Arc::clone(&store), metrics.clone(), lease, shutdown.clone()));
     if let (Some(fanout), Some(targets)) = (fanout, config.fanout) {
-        shutdown.spawn("outbox", Publisher::new(store, fanout, targets.server(), metrics).run(shutdown.clone()));
+        let publisher = Publisher::new(store, fanout, targets.server(), news, metrics);
+        shutdown.spawn("outbox", publisher.run(shutdown.clone()));
     }
     latch.release();
     grpc::serve(parts.listener, services.routes(), SERVICE_NAMES, parts.grpc, served, shutdown).await?;

@@ -62,12 +62,16 @@ impl Services {
         // What is refused here takes no part; the others keep their order.
         let checked: Vec<Result<Op, Refusal>> = request.ops.into_iter().map(|op| self.op(op)).collect();
         let ops: Vec<Op> = checked.iter().filter_map(|op| op.as_ref().ok().cloned()).collect();
+        let presence = ops.iter().any(|op| matches!(op, Op::SetPresence { .. }));
         let releases = ops.iter().any(|op| matches!(op, Op::Close { .. }));
         chaos::step(Step::Writing);
         let applied = self.store.apply(&request.incarnation, ops).await.map_err(|error| status(&error))?;
         chaos::step(Step::Written);
         if releases {
             chaos::step(Step::Released);
+        }
+        if presence {
+            self.news.tell();
         }
         for command in applied.commands {
             self.control.send(command);

@@ -6,6 +6,7 @@ mod session;
 
 use crate::control::ControlSender;
 use crate::metrics::SessionMetrics;
+use crate::outbox::News;
 use crate::store::{Name, Refusal, SessionStore, StoreError};
 use crate::username::Username;
 use plaza_kit::telemetry::LogGate;
@@ -29,6 +30,8 @@ pub struct Services {
     pub store: Arc<dyn SessionStore>,
     /// Tells edges at once what their heartbeats repeat.
     pub control: ControlSender,
+    /// Wakes this replica's publisher of presence events.
+    pub news: Arc<News>,
     /// Counters.
     pub metrics: SessionMetrics,
     /// Whether a name, and what looks like it, has at most one living holder.
