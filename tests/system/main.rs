@@ -4,6 +4,7 @@
 
 mod check;
 mod clients;
+mod crowd;
 mod docs;
 mod drain;
 mod fanout_cases;
