@@ -7,7 +7,8 @@ use std::time::Duration;
 /// Keepalive: a peer that vanished without a word is found even when nothing is sent to it.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// How long sent bytes may stay unacknowledged before the kernel gives the connection up.
+/// How long sent bytes may stay unacknowledged, or wait for room at the peer, before the kernel gives the connection
+/// up. Its error is the same for a peer that is gone and for one that does not read.
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
