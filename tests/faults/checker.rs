@@ -19,7 +19,7 @@
 //!
 //! A verdict without broken rules is still not a pass when too little happened: see [`Rules`].
 
-use crate::history::{At, Event, Line, Mid};
+use crate::history::{At, Event, Line, Mid, is_not_stored};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What a history must have to prove anything, and what it may have.
@@ -199,7 +199,7 @@ impl Checker {
                     attempt.is_refused = true;
                 }
             }
-            Event::SendInfo { mid, ref code, .. } if code == "busy" => {
+            Event::SendInfo { mid, ref code, .. } if is_not_stored(code) => {
                 self.verdict.counts.busy += 1;
                 if let Some(attempt) = self.attempts.get_mut(&mid) {
                     attempt.is_busy = true;

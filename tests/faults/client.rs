@@ -3,7 +3,7 @@
 //! users do: later each time it is not let in, at a random moment, and when it was told when, then.
 
 use crate::board::{Board, may_be_deaf};
-use crate::history::{Event, History, Mid, mid};
+use crate::history::{Event, History, Mid, is_not_stored, mid};
 use crate::pace::{Again, Back, Pace};
 use crate::speak::{Heard, Speak, Stand, hash};
 use futures_util::{SinkExt, StreamExt};
@@ -549,9 +549,9 @@ impl Client {
                             self.done(index, mid);
                         } else if let Some(pending) = self.rooms[index].pending.iter_mut().find(|p| p.mid == mid) {
                             pending.asked = None;
-                            // Busy is a promise that this attempt is not stored.
-                            pending.is_retry |= code != "busy";
-                            pending.due = Instant::now() + AGAIN;
+                            pending.is_retry |= !is_not_stored(code);
+                            // Without a name it would come to the same.
+                            pending.due = self.name.due().unwrap_or_else(|| Instant::now() + AGAIN);
                         }
                     }
                 }

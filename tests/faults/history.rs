@@ -24,6 +24,11 @@ pub(crate) fn mid(sender: u32, n: u32) -> Mid {
     u64::from(sender) << 32 | u64::from(n)
 }
 
+/// Whether a code promises that this attempt, if not an earlier one, is not stored.
+pub(crate) fn is_not_stored(code: &str) -> bool {
+    matches!(code, "busy" | "username_required")
+}
+
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]

@@ -83,6 +83,11 @@ impl Again {
         }
     }
 
+    /// When that is.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
     /// Whether it is made now: once for each refusal.
     pub(crate) fn is_due(&mut self) -> bool {
         self.due.take_if(|due| *due <= Instant::now()).is_some()
