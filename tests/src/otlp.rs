@@ -180,22 +180,62 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Traces as text: spans below their parents, in order of their begin.
+/// Traces as text: spans below their parents, in order of their begin. Processes of the same service are numbered;
+/// the lines at the end say which is which.
 pub fn tree(spans: &[Span]) -> String {
     let mut text = String::new();
     let is_root = |span: &&Span| spans.iter().all(|other| other.span_id != span.parent_id);
     let mut roots: Vec<_> = spans.iter().filter(is_root).collect();
     roots.sort_by_key(|span| span.start);
+    let processes = Processes::of(spans);
     for root in roots {
         let _ = writeln!(text, "trace {}", root.trace_id);
-        branch(&mut text, spans, root, root.start, 1);
+        branch(&mut text, &processes, spans, root, root.start, 1);
+    }
+    for (service, instance) in &processes.0 {
+        let name = processes.name(service, instance);
+        if name != *service {
+            let _ = writeln!(text, "  {name} is service.instance.id {instance}");
+        }
     }
     text
 }
 
-fn branch(text: &mut String, spans: &[Span], span: &Span, begin: u64, depth: usize) {
+/// Service and instance of all who sent some spans, in order of their first one.
+struct Processes<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Processes<'a> {
+    fn of(spans: &'a [Span]) -> Self {
+        let mut all: Vec<_> = spans.iter().map(|span| (span.start, process(span))).collect();
+        all.sort_unstable();
+        let mut first = Vec::new();
+        for (_, process) in all {
+            if !first.contains(&process) {
+                first.push(process);
+            }
+        }
+        Self(first)
+    }
+
+    /// The service, with a number when there are several of it.
+    fn name(&self, service: &str, instance: &str) -> String {
+        let same: Vec<_> = self.0.iter().filter(|(other, _)| *other == service).collect();
+        match same.iter().position(|(_, other)| *other == instance) {
+            Some(place) if same.len() > 1 => format!("{service} {}", place + 1),
+            _ => service.to_owned(),
+        }
+    }
+}
+
+fn process(span: &Span) -> (&str, &str) {
+    let of = |key: &str| span.resource.get(key).map_or("?", String::as_str);
+    (of("service.name"), of("service.instance.id"))
+}
+
+fn branch(text: &mut String, processes: &Processes<'_>, spans: &[Span], span: &Span, begin: u64, depth: usize) {
     let ms = |nanos: u64| nanos as f64 / 1e6;
-    let (service, name) = (span.resource.get("service.name").map_or("?", String::as_str), &span.name);
+    let (service, instance) = process(span);
+    let (service, name) = (processes.name(service, instance), &span.name);
     let (at, took) = (ms(span.start.saturating_sub(begin)), ms(span.end.saturating_sub(span.start)));
     let width = 58_usize.saturating_sub(2 * depth);
     let _ = write!(
@@ -220,6 +260,6 @@ fn branch(text: &mut String, spans: &[Span], span: &Span, begin: u64, depth: usi
         spans.iter().filter(|c| c.parent_id == span.span_id && c.trace_id == span.trace_id).collect();
     children.sort_by_key(|child| child.start);
     for child in children {
-        branch(text, spans, child, begin, depth + 1);
+        branch(text, processes, spans, child, begin, depth + 1);
     }
 }

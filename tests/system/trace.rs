@@ -182,7 +182,18 @@ async fn one_trace_leads_from_the_clients_frame_to_the_last_edge() {
     assert_eq!(handshake.attributes["http.response.status_code"], "101");
     assert!(handshake.attributes.contains_key("plaza.connection.id"));
     assert_ne!(handshake.trace_id, CLIENT_TRACE);
-    show(&[spans, vec![handshake]].concat());
+    let shown = [spans, vec![handshake]].concat();
+    show(&shown);
+    // Its reader sees which edge did what: the one that the client is at also serves one member.
+    let text = tree(&shown);
+    let lines = |word: &str| text.lines().filter(|line| line.contains(word)).collect::<Vec<_>>();
+    let on = |name: &str, word: &str| lines(word).iter().filter(|line| line.contains(name)).count();
+    for (word, counts) in
+        [("GET /ws  ", [1, 0]), ("ws.receive  ", [1, 0]), ("recipients 1", [1, 0]), ("recipients 2", [0, 1])]
+    {
+        assert_eq!([on("plaza-edge 1 ", word), on("plaza-edge 2 ", word)], counts, "{word} in\n{text}");
+    }
+    assert_eq!(lines("service.instance.id").len(), 2, "{text}");
 
     // The metrics of both edges point at traces: each bucket at the newest one.
     for edge in &cluster.edges {
