@@ -1,23 +1,23 @@
 //! From `OTEL_*` variables to an exporter, and the end of it.
 //!
 //! Without an endpoint there is no exporter, no thread and no cost. With one, spans wait in a bounded
-//! queue for a thread that sends them; when the collector cannot be reached they are dropped there, and
-//! only the change is logged.
+//! queue for a thread that sends them; when the collector cannot be reached they are dropped there and
+//! counted, and only the change is logged.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanContext;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::trace::{BatchSpanProcessor, Sampler as SdkSampler, SdkTracerProvider, SpanData, SpanExporter};
+use opentelemetry_sdk::trace::{Sampler as SdkSampler, SdkTracerProvider, SpanData, SpanExporter};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use super::collector::{self, Cause};
+use super::queue::{self, Change, Fate, Queue};
 use super::sampler::Sampler;
 use super::{ASKED_PER_SECOND, Origin};
 use crate::metrics::Metrics;
@@ -82,12 +82,16 @@ pub fn start(service: &'static str, version: &'static str, metrics: &Metrics) {
             return;
         }
     };
-    let spans = metrics.registry(register);
-    let exporter = Told { exporter, cause, failing: AtomicBool::new(false), spans };
+    let places = queue::places(variable("OTEL_BSP_MAX_QUEUE_SIZE").as_deref()).unwrap_or_else(|problem| {
+        tracing::warn!(problem, "a tracing setting is wrong; the default is used");
+        queue::PLACES
+    });
+    let fate = Fate::new(places, &metrics.registry(register));
+    let exporter = Told { exporter, cause, fate: fate.clone() };
     let provider = SdkTracerProvider::builder()
         // The decision is made before a span is built: one that is built is wanted.
         .with_sampler(SdkSampler::AlwaysOn)
-        .with_span_processor(BatchSpanProcessor::builder(exporter).build())
+        .with_span_processor(Queue::new(exporter, fate))
         .with_resource(resource(service, version))
         .build();
     if STATE.set(State { provider, sampler }).is_ok() {
@@ -101,7 +105,7 @@ pub fn register(registry: &mut Registry) -> Spans {
     for result in ["exported", "lost"] {
         spans.get_or_create(&[("result", result)]).inc_by(0);
     }
-    let help = "Spans by what became of them: exported or lost. Only with a collector";
+    let help = "Spans by what became of them: exported, or lost with an export or at a full queue. Only with a collector";
     registry.register("plaza_trace_spans", help, spans.clone());
     spans
 }
@@ -159,21 +163,17 @@ fn resource(service: &'static str, version: &'static str) -> Resource {
 struct Told<E> {
     exporter: E,
     cause: Cause,
-    failing: AtomicBool,
-    spans: Spans,
+    fate: Arc<Fate>,
 }
 
 impl<E> Told<E> {
     fn tell(&self, count: usize, result: &OTelSdkResult) {
-        let failed = result.is_err();
-        let fate = if failed { "lost" } else { "exported" };
-        self.spans.get_or_create(&[("result", fate)]).inc_by(count as u64);
-        match (self.failing.swap(failed, Ordering::Relaxed), result) {
-            (false, Err(error)) => {
+        match (self.fate.ended(count, result.is_err()), result) {
+            (Some(Change::Losing), Err(error)) => {
                 let error = reason(error, self.cause.take());
                 tracing::warn!(error, "spans cannot be exported; they are dropped until the collector answers");
             }
-            (true, Ok(())) => tracing::info!("spans are exported again"),
+            (Some(Change::Well), _) => tracing::info!("spans are exported again"),
             _ => {}
         }
     }
@@ -203,6 +203,7 @@ fn reason(error: &OTelSdkError, cause: Option<String>) -> String {
 impl<E: SpanExporter> SpanExporter for Told<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
+        self.fate.taken(count);
         let result = self.exporter.export(batch).await;
         self.tell(count, &result);
         result

@@ -12,6 +12,7 @@ mod collector;
 pub mod context;
 mod export;
 pub mod layer;
+mod queue;
 mod sampler;
 mod server;
 
