@@ -8,7 +8,7 @@ use plaza_tests::otlp::{Receiver, Span, tree};
 use plaza_tests::process::installed;
 use plaza_tests::proxy::Proxy;
 use serde_json::json;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const APPLY: &str = "plaza.session.v1.EdgeLeaseService/Apply";
 const READ: &str = "plaza.fanout.v1.FanoutService/Read";
@@ -81,6 +81,54 @@ async fn recoveries_of_stock_clients_the_clearing_of_a_dead_edge_and_a_drain_are
     let drain = lonely(&mut receiver, "drain").await;
     assert_eq!(service(&drain), "plaza-edge");
     assert!(drain.attributes.contains_key("plaza.connections"), "{drain:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_made_again_has_a_span_for_each_attempt() {
+    let mut receiver = Receiver::start().await;
+    let cluster = Cluster::start_in(0, &[], receiver.envs()).await;
+    // Two ways to the session service: to the edge they are two replicas.
+    let ways = [Proxy::start(Some(cluster.session.addr)).await, Proxy::start(Some(cluster.session.addr)).await];
+    let sessions = ways.each_ref().map(|way| format!("http://{}", way.addr())).join(",");
+    let args = [
+        ("--peer-listen", "127.0.0.1:0".to_owned()),
+        ("--session-addr", sessions),
+        ("--fanout-addr", cluster.fanout.url()),
+        ("--nats-url", cluster.nats.url()),
+        ("--threads", "1".to_owned()),
+    ];
+    let args: Vec<String> = args.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
+    let edge = Service::start_with("plaza-edge", &args, &receiver.envs()).await;
+    wait_ready(edge.admin).await;
+    let mut alice = Client::enter(edge.addr, json!({}), "alice", "traced").await;
+    // The way in use goes nowhere any more; the other one is not open yet. A heartbeat may find that out first:
+    // then the next name is given while the other way is frozen.
+    let again = |spans: &[Span]| spans.iter().find(|span| has(span, "plaza.resend_count", "1")).cloned();
+    let mut names = 0;
+    let second = loop {
+        names += 1;
+        assert!(names < 20, "no call is made again");
+        ways.iter().for_each(|way| way.freeze_open(true, true));
+        let name = format!("alice {names}");
+        alice.ask(json!({"id": 4, "setUsername": {"username": name}}), "ok").await;
+        let seen = receiver.wait("a call that is made again", again);
+        if let Ok(span) = tokio::time::timeout(Duration::from_secs(2), seen).await {
+            break span;
+        }
+    };
+    let attempts = |spans: &[Span]| {
+        let of_request = |span: &&Span| span.parent_id == second.parent_id && span.name == APPLY;
+        let mut found: Vec<Span> = spans.iter().filter(of_request).cloned().collect();
+        found.sort_by_key(|span| span.start);
+        let served = spans.iter().find(|span| span.parent_id == second.span_id).cloned()?;
+        (found.len() == 2).then_some((found, served))
+    };
+    let (attempts, served) = receiver.wait("both attempts", attempts).await;
+    assert!(attempts.iter().all(|attempt| attempt.kind == SpanKind::Client), "{attempts:?}");
+    assert!(attempts[0].end <= attempts[1].start && attempts[1].span_id == second.span_id, "{attempts:?}");
+    assert!(has(&attempts[0], "error.type", "timeout") && has(&attempts[1], "rpc.status_code", "OK"), "{attempts:?}");
+    assert!(!attempts[0].attributes.contains_key("plaza.resend_count"), "{attempts:?}");
+    assert_eq!((service(&served), served.kind), ("plaza-session", SpanKind::Server));
 }
 
 #[tokio::test(flavor = "multi_thread")]

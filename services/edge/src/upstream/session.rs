@@ -345,17 +345,11 @@ impl Lease {
             let ops: Vec<Op> = entries.iter().map(|entry| entry.op.clone()).collect();
             let request = ApplyRequest { incarnation: self.incarnation.clone(), ops };
             let contexts: Vec<SpanContext> = entries.iter_mut().filter_map(|entry| entry.context.take()).collect();
-            let mut message = within(CALL, request.clone());
-            let span = TRACER.gather(APPLY, SpanKind::Client, &contexts);
-            let span = span.map(|span| ClientSpan::begin(APPLY, &self.server, span, &mut message));
             self.context.metrics.batch_operations.observe(entries.len() as f64);
             self.retries = (self.retries + RETRY_SHARE).min(RETRIES);
-            let mut answer = self.call_apply(message).await;
-            if let Some(span) = span {
-                span.done(answer.as_ref().err().map(|(code, _)| code.as_str()));
-            }
+            let mut answer = self.call_apply(request.clone(), &contexts, 0).await;
             if matches!(&answer, Err((code, _)) if self.may_try_again(*code)) {
-                answer = self.call_apply(within(CALL, request)).await;
+                answer = self.call_apply(request, &contexts, 1).await;
             }
             match answer {
                 Ok(answer) => {
@@ -398,9 +392,26 @@ impl Lease {
         Ok(())
     }
 
-    async fn call_apply(&mut self, request: tonic::Request<ApplyRequest>) -> Result<ApplyResponse, (Code, String)> {
-        let call = async { EdgeLeaseServiceClient::new(self.replicas.channel().await).apply(request).await };
-        told(self.context.metrics.made.make(APPLY, CALL, call).await)
+    /// Calls once, after so many attempts that failed: each has a span of its own below those of its requests.
+    async fn call_apply(
+        &mut self,
+        request: ApplyRequest,
+        contexts: &[SpanContext],
+        failed: i64,
+    ) -> Result<ApplyResponse, (Code, String)> {
+        let mut message = within(CALL, request);
+        let span = TRACER.gather(APPLY, SpanKind::Client, contexts).map(|mut span| {
+            if failed > 0 {
+                span.set("plaza.resend_count", failed);
+            }
+            ClientSpan::begin(APPLY, &self.server, span, &mut message)
+        });
+        let call = async { EdgeLeaseServiceClient::new(self.replicas.channel().await).apply(message).await };
+        let answer = told(self.context.metrics.made.make(APPLY, CALL, call).await);
+        if let Some(span) = span {
+            span.done(answer.as_ref().err().map(|(code, _)| code.as_str()));
+        }
+        answer
     }
 
     /// After a call: whether it is made once more. Then another replica is used, if there is one.
