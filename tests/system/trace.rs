@@ -169,10 +169,17 @@ async fn one_trace_leads_from_the_clients_frame_to_the_last_edge() {
     calls.iter().for_each(|call| is_grpc(call, publish, cluster.fanout.addr));
     assert_eq!(calls[0].attributes["rpc.status_code"], "OK", "{:?}", calls[0]);
     let send = one(&spans, "send chat.in.{room}");
-    goes_to(send, cluster.nats.url().trim_start_matches("nats://").parse().expect("an address"));
+    let nats = cluster.nats.url().trim_start_matches("nats://").parse().expect("an address");
+    goes_to(send, nats);
     let said = ["system", "operation.type", "operation.name", "destination.template"];
     let said = said.map(|name| send.attributes[&format!("messaging.{name}")].as_str());
     assert_eq!(said, ["nats", "send", "send", "chat.in.{room}"]);
+    for process in spans.iter().filter(|span| span.kind == SpanKind::Consumer) {
+        goes_to(process, nats);
+        let said = ["system", "operation.type", "operation.name", "destination.template"];
+        let said = said.map(|name| process.attributes[&format!("messaging.{name}")].as_str());
+        assert_eq!(said, ["nats", "process", "process", "chat.out.{room}"]);
+    }
     // The root points at the handshake of its connection, which is a trace of its own.
     let [(_, handshake)] = &root.links[..] else { panic!("one link:\n{}", tree(&spans)) };
     let handshake = receiver

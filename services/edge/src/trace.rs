@@ -56,7 +56,12 @@ pub(crate) fn receive(op: &Op, polling: bool, upgrade: impl FnOnce() -> Option<S
 }
 
 /// The span of what this edge does with a stored event, if its context is sampled.
-pub(crate) fn process(traceparent: Option<&str>, room: &RoomName, recipients: u32) -> Option<Arc<Span>> {
+pub(crate) fn process(
+    traceparent: Option<&str>,
+    room: &RoomName,
+    recipients: u32,
+    store: Option<&Server>,
+) -> Option<Arc<Span>> {
     let mut span = TRACER.follow("process chat.out.{room}", SpanKind::Consumer, traceparent?)?;
     span.set("messaging.system", "nats");
     span.set("messaging.operation.type", "process");
@@ -64,6 +69,9 @@ pub(crate) fn process(traceparent: Option<&str>, room: &RoomName, recipients: u3
     span.set("messaging.destination.template", "chat.out.{room}");
     span.set("plaza.room", room.digest());
     span.set("plaza.recipients", i64::from(recipients));
+    if let Some(store) = store {
+        span.call_to(store);
+    }
     Some(Arc::new(span))
 }
 

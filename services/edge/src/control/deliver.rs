@@ -103,7 +103,7 @@ impl Hub {
         if room.members == 0 {
             return;
         }
-        let trace = trace::process(stored.traceparent.as_deref(), &room.name, room.members);
+        let trace = trace::process(stored.traceparent.as_deref(), &room.name, room.members, self.feed.server());
         let frames =
             encode::frames(&room.variants, |variant| encode::event(&room.name, &event, previous, variant, mark));
         let (seq, age_us) = (stored.seq, age_us(stored.time));

@@ -9,6 +9,7 @@
 //! | [`memory`] | the feed inside `plaza`: a channel, filtered by the subscribed rooms |
 
 use futures_util::future::BoxFuture;
+use plaza_kit::trace::Server;
 use plaza_proto::feed::FeedMessage;
 use plaza_proto::ids::RoomName;
 use tokio::sync::mpsc;
@@ -51,6 +52,10 @@ pub trait EventFeed: Send {
     fn barrier(&mut self, token: u64);
     /// Hears the commands for this incarnation of the edge, and no longer those of the one before.
     fn listen(&mut self, incarnation: &str);
+    /// The store that it comes from, for spans; `None`: it is not reached by an address.
+    fn server(&self) -> Option<&Server> {
+        None
+    }
     /// Gives the connection up for a new one. [`FeedItem::Renewed`] follows.
     fn renew(&mut self);
     /// Waits for news and appends at most `limit` of it. Appends nothing only when the feed has ended.

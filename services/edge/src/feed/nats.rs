@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt};
 use plaza_kit::shutdown::Shutdown;
+use plaza_kit::trace::Server;
 use plaza_proto::fanout::Beat;
 use plaza_proto::feed::FeedMessage;
 use plaza_proto::ids::{MessageId, RoomName};
@@ -27,6 +28,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 const CAPACITY: usize = 4_096;
 /// Orders on the way to the task.
 const ORDERS: usize = 64;
+/// The port of a URL that names none.
+const PORT: u16 = 4_222;
 /// A call of the client that takes longer is logged; it only hands a command to its task.
 const CALL: Duration = Duration::from_secs(5);
 
@@ -52,6 +55,7 @@ pub enum NatsFeedError {
 /// The hub's end.
 #[derive(Debug)]
 pub struct NatsFeed {
+    server: Option<Server>,
     orders: mpsc::Sender<Order>,
     /// Orders that found no room yet, in order. Bounded by the rooms.
     waiting: VecDeque<Order>,
@@ -123,7 +127,7 @@ impl NatsFeed {
                 () = end.cancelled() => {}
             }
         });
-        Ok(Self { orders, waiting: VecDeque::new(), items })
+        Ok(Self { server: Server::of_urls(&options.url, PORT), orders, waiting: VecDeque::new(), items })
     }
 
     fn order(&mut self, order: Order) {
@@ -141,6 +145,10 @@ impl NatsFeed {
 }
 
 impl EventFeed for NatsFeed {
+    fn server(&self) -> Option<&Server> {
+        self.server.as_ref()
+    }
+
     fn subscribe(&mut self, room: &RoomName) {
         self.order(Order::Subscribe(room.clone()));
     }
