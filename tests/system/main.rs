@@ -4,6 +4,7 @@
 
 mod check;
 mod clients;
+mod closes;
 mod crowd;
 mod docs;
 mod drain;

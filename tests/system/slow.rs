@@ -141,12 +141,22 @@ async fn who_does_not_read_is_sent_away_in_time_and_continues_where_it_stood() {
     }
 
     let begin = Instant::now();
+    let mut lag = 0_f64;
     while closes(edge, "slow").await < 2.0 {
+        lag = lag.max(metric(edge, "plaza_room_log_lag_seconds").await);
         assert!(begin.elapsed() < CUT, "{} of 2 are sent away", closes(edge, "slow").await);
         assert!(say(&mut writer).await < 200, "the bound of bytes would have cut them");
         tokio::time::sleep(PAUSE).await;
     }
     assert_eq!(closes(edge, "transport").await, 0.0);
+    // The metric has shown it meanwhile, and shows that it is over.
+    assert!(lag > 2.0, "the lag was at most {lag} s");
+    let over = Instant::now();
+    while metric(edge, "plaza_room_log_lag_seconds").await + metric(edge, "plaza_room_log_lag_events").await > 0.0 {
+        assert!(over.elapsed() < CUT, "nobody is behind any more");
+        tokio::time::sleep(PAUSE).await;
+    }
+    assert_eq!(metric(edge, "plaza_close_codes_total{code=\"1013\"}").await, 1.0, "Engine.IO has no close frame");
     let all = say(&mut writer).await;
     assert!(slowest < Duration::from_secs(1), "the neighbour waited {slowest:?}");
 

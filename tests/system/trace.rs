@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 const CLIENT_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -65,6 +66,13 @@ impl Client {
             panic!("the socket ended before {body}");
         };
         tokio::time::timeout(PATIENCE, found).await.expect("it comes in time")
+    }
+
+    /// Closes with this code; the edge has answered when this returns.
+    pub(crate) async fn close(&mut self, code: u16) {
+        let frame = CloseFrame { code: code.into(), reason: "".into() };
+        self.0.send(Message::Close(Some(frame))).await.expect("the socket is open");
+        while let Some(Ok(_)) = self.0.next().await {}
     }
 
     /// The line with this text has arrived.
@@ -251,7 +259,7 @@ async fn a_malformed_context_is_ignored_and_a_name_is_traced_to_redis() {
 }
 
 /// Polls until an answer has this text; the packet that has it.
-async fn poll(edge: SocketAddr, path: &str, text: &str) -> String {
+pub(crate) async fn poll(edge: SocketAddr, path: &str, text: &str) -> String {
     let found = async {
         loop {
             let answer = http_get(edge, path).await.expect("an answer");

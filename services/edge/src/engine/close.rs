@@ -16,14 +16,15 @@ use super::polling::Verdict;
 use super::slot::{NONE, Phase, Slot};
 use crate::bridge::{ConnKey, RoomId};
 use crate::conn::{Action, Cause, Close};
-use crate::wire::websocket::{Violation, codes, push_close};
+use crate::wire::websocket::{CodeLabel, Violation, codes, push_close};
 use std::net::Shutdown;
 
 impl Core {
     /// Ends a connection from our side, as its state machine asked for.
     pub(super) fn close(&mut self, index: u32, close: &Close) {
         let phase = if close.code.is_some() { Phase::Closing } else { Phase::Finishing };
-        self.end(index, close.cause, close.code.map(|code| (code, close.reason)), phase);
+        let label = close.code.map_or(CodeLabel::NONE, |code| CodeLabel::of(Some(code)));
+        self.end(index, close.cause, label, close.code.map(|code| (code, close.reason)), phase);
     }
 
     /// Ends a connection that did not ask for it: it may say a last word, and is told to come back.
@@ -53,7 +54,7 @@ impl Core {
             Phase::Open => {
                 let mut answer = Vec::with_capacity(4);
                 push_close(&mut answer, code, "");
-                self.end(index, Cause::Client, None, Phase::Finishing);
+                self.end(index, Cause::Client, CodeLabel::of(code), None, Phase::Finishing);
                 self.push_closing(index, &answer);
             }
             Phase::Closing => self.slab.at(index).phase = Phase::Finishing,
@@ -65,7 +66,8 @@ impl Core {
     /// The client broke the protocol.
     pub(super) fn on_violation(&mut self, index: u32, violation: Violation) {
         let cause = if violation.is_limit() { Cause::Limit } else { Cause::Protocol };
-        self.end(index, cause, Some((violation.code(), violation.reason())), Phase::Finishing);
+        let (code, reason) = (violation.code(), violation.reason());
+        self.end(index, cause, CodeLabel::of(Some(code)), Some((code, reason)), Phase::Finishing);
         // A second fault, after our own close: the client's answer will not come any more.
         if self.slab.get(index).phase == Phase::Closing {
             self.slab.at(index).phase = Phase::Finishing;
@@ -76,7 +78,7 @@ impl Core {
     /// The socket is at its end or broken.
     pub(super) fn broken(&mut self, index: u32) {
         if self.slab.get(index).phase == Phase::Open {
-            self.finish(index, Cause::Transport);
+            self.finish(index, Cause::Transport, CodeLabel::NONE);
         }
         if self.slab.get(index).phase != Phase::Free {
             self.free(index);
@@ -84,11 +86,11 @@ impl Core {
     }
 
     /// The common end: the state machine's last call, the close frame, and a bound for the rest.
-    fn end(&mut self, index: u32, cause: Cause, frame: Option<(u16, &str)>, next: Phase) {
+    fn end(&mut self, index: u32, cause: Cause, label: CodeLabel, frame: Option<(u16, &str)>, next: Phase) {
         if self.slab.get(index).phase != Phase::Open {
             return;
         }
-        self.finish(index, cause);
+        self.finish(index, cause, label);
         if self.slab.get(index).polling.is_some() {
             return self.end_polling(index, cause);
         }
@@ -114,8 +116,9 @@ impl Core {
     }
 
     /// The state machine's last call. The connection leaves its rooms.
-    pub(super) fn finish(&mut self, index: u32, cause: Cause) {
-        self.handle.stats().closed(cause);
+    pub(super) fn finish(&mut self, index: u32, cause: Cause, label: CodeLabel) {
+        let label = if self.slab.get(index).polling.is_some() { CodeLabel::POLLING } else { label };
+        self.handle.stats().closed(cause, label);
         let rooms = self.leave_all(index);
         // In the meantime nothing may call into it.
         self.slab.at(index).phase = Phase::Finishing;

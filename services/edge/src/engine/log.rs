@@ -95,6 +95,11 @@ impl Log {
         self.frames.get(usize::try_from(number.checked_sub(self.dropped)?).ok()?)
     }
 
+    /// The arrival of the oldest frame that is still held, and how many are; `None`: it is drained.
+    pub(super) fn oldest(&self) -> Option<(Arrival, u64)> {
+        self.frames.front().map(|frame| (frame.arrival, self.frames.len() as u64))
+    }
+
     /// Bytes and number of the frames behind `cursor` that are not volatile.
     pub(super) fn durable_after(&self, cursor: u64) -> (u64, u64) {
         let (mut begin, mut bytes, mut count) = (cursor, 0, 0);

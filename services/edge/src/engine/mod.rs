@@ -10,6 +10,7 @@ mod board;
 mod close;
 mod core;
 mod inbox;
+mod lag;
 mod log;
 mod options;
 mod outbox;

@@ -7,7 +7,7 @@ use super::slot::{NONE, Phase};
 use crate::accept::places::Place;
 use crate::bridge::ConnKey;
 use crate::conn::{Cause, Close, Connection, Packet};
-use crate::wire::websocket::{Opcode, push_frame};
+use crate::wire::websocket::{CodeLabel, Opcode, push_frame};
 use bytes::Bytes;
 use mio::unix::SourceFd;
 use std::os::fd::AsRawFd;
@@ -98,7 +98,7 @@ impl Core {
             polling.end();
             polling.candidate()
         });
-        self.finish(index, cause);
+        self.finish(index, cause, CodeLabel::POLLING);
         self.free(index);
         self.close_candidate(candidate, cause);
     }

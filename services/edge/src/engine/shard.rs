@@ -124,6 +124,7 @@ impl Shard {
             let again = core.serve_again();
             let inbox = core.serve_inbox(&mut batch);
             core.expire();
+            core.look_at_logs();
             let passed = core.pass_requests();
             give_way(passed, hosts_hub).await;
             if swept == Swept::Cohort || sockets || again || inbox {
@@ -153,7 +154,7 @@ impl Shard {
             }
             add(&core.handle.stats().busy_us, woken.elapsed().as_micros() as u64);
             let retry = (passed == Passed::Some).then(|| core.now() + RETRY_MS);
-            let wake = core.wheel.next().into_iter().chain(retry).min();
+            let wake = core.wheel.next().into_iter().chain(retry).chain(core.next_look()).min();
             let wake = wake.map(|at| core.instant(at).into());
             tokio::select! {
                 biased;

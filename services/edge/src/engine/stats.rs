@@ -1,6 +1,7 @@
 //! Counters of a shard. Written by the shard alone, once a turn; read by the metrics at any time.
 
 use crate::conn::Cause;
+use crate::wire::websocket::CodeLabel;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -93,7 +94,12 @@ pub struct Stats {
     pub lag: Buckets,
     /// From the store to the last member's socket.
     pub to_socket: TracedBuckets,
+    /// Age in microseconds of the oldest event that some member of a room had not got, when it was looked at last.
+    pub log_lag_us: AtomicU64,
+    /// Most events that some member of a room had not got then.
+    pub log_lag_events: AtomicU64,
     closes: [AtomicU64; Cause::ALL.len()],
+    codes: [AtomicU64; CodeLabel::ALL.len()],
 }
 
 impl Stats {
@@ -102,8 +108,14 @@ impl Stats {
         self.closes[cause as usize].load(Relaxed)
     }
 
-    pub(super) fn closed(&self, cause: Cause) {
+    /// Connections that ended with each close code, in the order of [`CodeLabel::ALL`].
+    pub fn codes(&self) -> [u64; CodeLabel::ALL.len()] {
+        self.codes.each_ref().map(|count| count.load(Relaxed))
+    }
+
+    pub(super) fn closed(&self, cause: Cause, code: CodeLabel) {
         add(&self.closes[cause as usize], 1);
+        add(&self.codes[code.index()], 1);
     }
 }
 

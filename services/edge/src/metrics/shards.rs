@@ -3,6 +3,7 @@
 use super::Labels;
 use crate::conn::Cause;
 use crate::engine::{Buckets, LATENCY_BOUNDS_US, ShardHandle, Stats};
+use crate::wire::websocket::CodeLabel;
 use plaza_kit::metrics::Metrics;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
@@ -68,7 +69,20 @@ impl Collector for ShardMetrics {
             None,
             closes.metric_type(),
         )?)?;
+        let codes = Family::<Labels, Counter>::default();
+        for stats in self.0.iter().map(ShardHandle::stats) {
+            for (code, count) in CodeLabel::ALL.into_iter().zip(stats.codes()) {
+                codes.get_or_create(&[("code", code)]).inc_by(count);
+            }
+        }
+        codes.encode(encoder.encode_descriptor(
+            "plaza_close_codes",
+            "Connections that ended, by the code of the close frame, ours or the client's; none: there was no frame",
+            None,
+            codes.metric_type(),
+        )?)?;
         self.encode_connections(&mut encoder)?;
+        self.encode_log_lag(&mut encoder)?;
         let help = "Time from an event's arrival at this edge until its last member was served";
         self.encode_times(&mut encoder, "plaza_delivery", help, |stats| &stats.latency)?;
         let help = "Time of writing what a room has new to all its members in a shard";
@@ -82,6 +96,18 @@ impl Collector for ShardMetrics {
 }
 
 impl ShardMetrics {
+    fn encode_log_lag(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let most = |pick: fn(&Stats) -> &AtomicU64| {
+            self.0.iter().map(|shard| pick(shard.stats()).load(Relaxed)).max().unwrap_or_default()
+        };
+        let lag = ConstGauge::new(most(|stats| &stats.log_lag_us) as f64 / 1e6);
+        let help = "Age of the oldest event that some member of some room has not got; looked at once a second";
+        lag.encode(encoder.encode_descriptor("plaza_room_log_lag", help, Some(&Unit::Seconds), lag.metric_type())?)?;
+        let events = ConstGauge::new(most(|stats| &stats.log_lag_events) as i64);
+        let help = "Most events that some member of some room has not got; looked at once a second";
+        events.encode(encoder.encode_descriptor("plaza_room_log_lag_events", help, None, events.metric_type())?)
+    }
+
     fn encode_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let (all, polling, plaza) = (self.sum(|s| &s.connections), self.sum(|s| &s.polling), self.sum(|s| &s.plaza));
         let connections = Family::<[(&'static str, &'static str); 2], Gauge>::default();

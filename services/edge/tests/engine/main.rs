@@ -6,9 +6,10 @@ use harness::{Client, Server, masked, until};
 use plaza_edge::bridge::{ConnKey, Control, Op, RoomId};
 use plaza_edge::conn::Cause;
 use plaza_edge::engine::{Settings, SocketOptions};
-use plaza_edge::wire::websocket::Opcode;
+use plaza_edge::wire::websocket::{CodeLabel, Opcode};
 use plaza_kit::trace::Span;
 use std::net::Shutdown;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -202,6 +203,52 @@ fn the_span_of_an_event_ends_with_the_member_that_did_not_read_it() {
     assert!(!is_over(&span), "one socket is full");
     drop(deaf);
     ends(&span);
+}
+
+#[test]
+fn the_lag_of_a_room_is_the_age_of_what_its_slowest_member_has_not_got() {
+    let server = lenient();
+    let (mut late, mut quick) = (server.client("1"), server.client("1"));
+    let lag = || {
+        let stats = server.shard.stats();
+        (stats.log_lag_us.load(Relaxed), stats.log_lag_events.load(Relaxed))
+    };
+    let text = |seq: u64| format!("{seq} {}", "z".repeat(6_000));
+    (1..=4_000).for_each(|seq| server.deliver(1, seq, &text(seq)));
+    (1..=4_000).for_each(|seq| assert_eq!(quick.next_text(), text(seq)));
+    // From here on nothing happens, and the lag grows by the clock alone.
+    until("one is behind", || lag().1 > 0);
+    let (us, events) = lag();
+    until("it falls behind", || lag().0 >= us + 1_000_000);
+    assert!((1..=events).contains(&lag().1), "nothing new has come: {events}, then {}", lag().1);
+    (1..=4_000).for_each(|seq| assert_eq!(late.next_text(), text(seq)));
+    until("nobody is behind", || lag() == (0, 0));
+}
+
+#[test]
+fn closes_are_counted_by_the_code_of_the_close_frame() {
+    let server = Server::start();
+    let mut told = server.client("1");
+    told.text("bye 1008");
+    assert_eq!(told.close_code(), Some(1008));
+    for payload in [&[][..], &1000_u16.to_be_bytes(), &3999_u16.to_be_bytes(), &4000_u16.to_be_bytes()] {
+        let mut client = server.client("1");
+        client.raw(&masked(0x88, payload));
+        assert_eq!(client.close_code(), payload.first_chunk().map(|code| u16::from_be_bytes(*code)));
+    }
+    let mut wrong = server.client("1");
+    wrong.raw(&masked(0x88, &1006_u16.to_be_bytes()));
+    assert_eq!(wrong.close_code(), Some(1002), "that code is never sent");
+    drop(server.client("1"));
+    let count = |code: &str| {
+        let place = CodeLabel::ALL.iter().position(|label| *label == code).expect("a label");
+        server.shard.stats().codes()[place]
+    };
+    until("the last one is gone", || count("none") == 1);
+    for code in ["1008", "1005", "1000", "3xxx", "4xxx", "1002"] {
+        assert_eq!(count(code), 1, "{code}");
+    }
+    assert_eq!(server.shard.stats().codes().iter().sum::<u64>(), 7);
 }
 
 #[test]

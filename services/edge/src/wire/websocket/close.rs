@@ -28,6 +28,35 @@ pub mod codes {
     pub const OVERLOADED: u16 = 4503;
 }
 
+/// The close code of a connection as a metric tells it: a closed set, whatever clients send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeLabel(usize);
+
+impl CodeLabel {
+    /// All texts, by [`Self::index`].
+    pub const ALL: [&str; 19] = [
+        "none", "polling", "1000", "1001", "1002", "1003", "1005", "1007", "1008", "1009", "1010", "1011", "1012",
+        "1013", "1014", "4401", "4503", "3xxx", "4xxx",
+    ];
+    /// There was no close frame: the socket was cut, or belongs to an Engine.IO session that ended without one.
+    pub const NONE: Self = Self(0);
+    /// It was no WebSocket.
+    pub const POLLING: Self = Self(1);
+
+    /// That of a close frame; `None`: a frame without a code (1005). A code that applications choose is told by its
+    /// range, unless it is one of ours.
+    pub fn of(code: Option<u16>) -> Self {
+        let code = code.unwrap_or(1005);
+        let range = Self::ALL.len() - if code < 4000 { 2 } else { 1 };
+        Self(Self::ALL.iter().position(|label| label.parse() == Ok(code)).unwrap_or(range))
+    }
+
+    /// Its place in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// Whether a client may send this code (RFC 6455, section 7.4, and the IANA registry).
 pub const fn may_be_received(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)

@@ -16,7 +16,7 @@ mod utf8;
 mod tests;
 
 pub use buffer::FrameBuffer;
-pub use close::{Violation, codes, may_be_received};
+pub use close::{CodeLabel, Violation, codes, may_be_received};
 pub use frame::{FrameHeader, MAX_HEADER, Opcode, frame, frame_header, push_close, push_frame, read_server_frame};
 pub use handshake::{Refusal, check_upgrade, choose_subprotocol};
 pub use parser::{Event, Limits, Parser};
