@@ -105,7 +105,8 @@ pub fn register(registry: &mut Registry) -> Spans {
     for result in ["exported", "lost"] {
         spans.get_or_create(&[("result", result)]).inc_by(0);
     }
-    let help = "Spans by what became of them: exported, or lost with an export or at a full queue. Only with a collector";
+    let help =
+        "Spans by what became of them: exported, or lost with an export or at a full queue. Only with a collector";
     registry.register("plaza_trace_spans", help, spans.clone());
     spans
 }
