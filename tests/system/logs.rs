@@ -2,7 +2,7 @@
 
 use crate::trace::Client;
 use plaza_tests::cluster::{Cluster, Service, http_get, http_put};
-use plaza_tests::otlp::Receiver;
+use plaza_tests::otlp::{Receiver, Span};
 use plaza_tests::process::{Process, built};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -35,6 +35,56 @@ async fn the_level_of_a_log_changes_while_the_process_runs() {
         edge.wait_log(&format!("the lines at {level}"), |log| (count(log) >= seen).then_some(())).await;
     }
     assert_eq!(count(&edge.log()), seen, "{}", edge.log());
+}
+
+/// Whether a line is `TIME LEVEL where: what happened`.
+fn is_for_people(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let [time, level] = [(); 2].map(|()| words.next().unwrap_or_default());
+    let is_time = time.len() == 27 && time.starts_with("20") && time.ends_with('Z');
+    is_time && ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&level) && line.contains(": ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_for_people_has_one_plain_line_a_fact_and_the_trace_of_a_sampled_call() {
+    let mut receiver = Receiver::start().await;
+    let cluster = Cluster::start(0).await;
+    let (redis, fanout) = (cluster.redis.url(), cluster.fanout.url());
+    let args = [
+        ["--listen", "127.0.0.1:0"],
+        ["--admin-listen", "127.0.0.1:0"],
+        ["--log-format", "human"],
+        ["--log-level", "trace"],
+        ["--redis-url", &redis],
+        ["--fanout-addr", &fanout],
+    ];
+    let args: Vec<String> = args.concat().into_iter().map(str::to_owned).collect();
+    let mut session = Process::start("plaza-session", &built("plaza-session"), &args, &receiver.envs());
+    let listening = |log: &str| {
+        let line = log.lines().find(|line| line.contains("listening flag=\"listen\""))?;
+        line.split_once(" addr=")?.1.parse::<SocketAddr>().ok()
+    };
+    let addr = session.wait_log("where it listens", listening).await;
+    let nats = cluster.nats.url();
+    let url = format!("http://{addr}");
+    let of_edge =
+        ["--peer-listen", "127.0.0.1:0", "--session-addr", &url, "--fanout-addr", &fanout, "--nats-url", &nats];
+    let _edge = Service::start("plaza-edge", &of_edge.map(str::to_owned)).await;
+    // What is logged in a call names the call's trace.
+    let registered = |log: &str| log.lines().find(|line| line.contains(": edge registered ")).map(str::to_owned);
+    let line = session.wait_log("the lease", registered).await;
+    let span = |spans: &[Span]| spans.iter().find(|span| span.name.ends_with("/Register")).cloned();
+    let span = receiver.wait("the call's span", span).await;
+    let end = format!(" trace_id={} span_id={}", span.trace_id, span.span_id);
+    assert!(line.contains(" incarnation=") && line.ends_with(&end), "{line}");
+
+    let log = session.log();
+    assert!(!log.contains('\u{1b}'), "it is no terminal: {log}");
+    let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    assert!(whole.lines().count() > 20, "{log}");
+    for line in whole.lines() {
+        assert!(is_for_people(line), "{line}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
 //! Logs: one line per fact, on standard error, for people or as JSON. The level can be changed while the
-//! process runs (see [`crate::admin`]); JSON lines of a sampled call carry its trace.
+//! process runs (see [`crate::admin`]); lines of a sampled call carry its trace.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -57,12 +57,15 @@ pub fn init(settings: &mut Settings) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let (reload, initialized): (Reload, _) = match format {
         Format::Human => {
-            let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let ansi = std::io::stderr().is_terminal();
+            // The first is for the fields of spans, the second for the line.
+            let builder = builder.with_ansi(ansi).map_event_format(|format| Traced::human(format.with_ansi(ansi)));
+            let builder = builder.with_filter_reloading();
             let handle = builder.reload_handle();
             (Box::new(move |filter| handle.reload(filter)), builder.finish().try_init())
         }
         Format::Json => {
-            let builder = builder.json().flatten_event(true).map_event_format(Traced).with_filter_reloading();
+            let builder = builder.json().flatten_event(true).map_event_format(Traced::json).with_filter_reloading();
             let handle = builder.reload_handle();
             (Box::new(move |filter| handle.reload(filter)), builder.finish().try_init())
         }
@@ -93,8 +96,22 @@ pub fn set_level(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// JSON lines that begin with the trace and span of the running call, when it is sampled.
-struct Traced<F>(F);
+/// Lines with the trace and span of the running call, when it is sampled. JSON begins with them; a line for people
+/// ends with them, and is one line whatever it tells.
+struct Traced<F> {
+    format: F,
+    json: bool,
+}
+
+impl<F> Traced<F> {
+    fn json(format: F) -> Self {
+        Self { format, json: true }
+    }
+
+    fn human(format: F) -> Self {
+        Self { format, json: false }
+    }
+}
 
 impl<S, N, F> FormatEvent<S, N> for Traced<F>
 where
@@ -103,11 +120,24 @@ where
     F: FormatEvent<S, N>,
 {
     fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let Some(span) = trace::current() else { return self.0.format_event(ctx, writer, event) };
+        let span = trace::current();
+        if self.json && span.is_none() {
+            return self.format.format_event(ctx, writer, event);
+        }
         let mut line = String::with_capacity(256);
-        self.0.format_event(ctx, Writer::new(&mut line), event)?;
-        let fields = line.strip_prefix('{').unwrap_or(&line);
-        write!(writer, r#"{{"trace_id":"{}","span_id":"{}",{fields}"#, span.trace_id(), span.span_id())
+        self.format.format_event(ctx, Writer::new(&mut line), event)?;
+        if self.json {
+            let Some(span) = span else { return writer.write_str(&line) };
+            let fields = line.strip_prefix('{').unwrap_or(&line);
+            return write!(writer, r#"{{"trace_id":"{}","span_id":"{}",{fields}"#, span.trace_id(), span.span_id());
+        }
+        let mut parts = line.trim_end_matches('\n').split(['\n', '\r']);
+        writer.write_str(parts.next().unwrap_or_default())?;
+        parts.try_for_each(|part| write!(writer, "\\n{part}"))?;
+        if let Some(span) = span {
+            write!(writer, " trace_id={} span_id={}", span.trace_id(), span.span_id())?;
+        }
+        writeln!(writer)
     }
 }
 
@@ -197,40 +227,56 @@ mod tests {
         assert_eq!(gate.pass_at(start + Duration::from_secs(1)), None);
     }
 
-    #[test]
-    fn a_json_line_of_a_sampled_call_begins_with_its_trace() {
-        use opentelemetry::trace::TraceContextExt as _;
-        #[derive(Clone, Default)]
-        struct Lines(std::sync::Arc<Mutex<Vec<u8>>>);
-        impl std::io::Write for Lines {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                self.0.lock().unwrap().extend_from_slice(bytes);
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
+    /// What a subscriber writes.
+    #[derive(Clone, Default)]
+    struct Lines(std::sync::Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
         }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A line outside of a call, and one of a sampled call that tells something with breaks in it.
+    fn two_lines<S: Subscriber + Send + Sync>(make: impl FnOnce(Lines) -> S) -> [String; 2] {
+        use opentelemetry::trace::TraceContextExt as _;
         let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .json()
-            .flatten_event(true)
-            .map_event_format(Traced)
-            .finish();
         let parent = trace::context::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
-        tracing::subscriber::with_default(subscriber, || {
+        tracing::subscriber::with_default(make(lines.clone()), || {
             tracing::info!("before");
             let _call = opentelemetry::Context::new().with_remote_span_context(parent).attach();
-            tracing::info!(room = "a\n{\u{202e}", "within");
+            tracing::info!(room = "a\n{\u{202e}", error = %"one\r\ntwo\n", "within");
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches(['\n', '\r']).count(), 2, "{text}");
         let (before, within) = text.split_once('\n').unwrap();
         assert!(!before.contains("trace_id"), "{before}");
+        [before.to_owned(), within.to_owned()]
+    }
+
+    #[test]
+    fn a_json_line_of_a_sampled_call_begins_with_its_trace() {
+        let [_, within] = two_lines(|lines| {
+            let builder = tracing_subscriber::fmt().with_writer(move || lines.clone());
+            builder.json().flatten_event(true).map_event_format(Traced::json).finish()
+        });
         let start = r#"{"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","span_id":"00f067aa0ba902b7","timestamp""#;
         assert!(within.starts_with(start) && within.ends_with("}\n"), "{within}");
-        assert_eq!(within.lines().count(), 1, "{within}");
+    }
+
+    #[test]
+    fn a_line_for_people_is_one_line_and_ends_with_its_trace() {
+        let [before, within] = two_lines(|lines| {
+            let builder = tracing_subscriber::fmt().with_writer(move || lines.clone());
+            builder.map_event_format(|format| Traced::human(format.with_ansi(false))).finish()
+        });
+        assert!(before.ends_with(" INFO plaza_kit::telemetry::tests: before"), "{before}");
+        let end = " trace_id=4bf92f3577b34da6a3ce929d0e0e4736 span_id=00f067aa0ba902b7\n";
+        assert!(within.contains(r"error=one\n\ntwo") && within.ends_with(end), "{within}");
     }
 
     #[test]
