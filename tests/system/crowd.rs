@@ -289,10 +289,17 @@ async fn sessions_that_continue_overtake_a_crowd_of_new_ones_and_everybody_gets_
 
     // Everybody gets in.
     let (mut new, mut back) = (Vec::new(), Vec::new());
+    let end = tokio::time::Instant::now() + PATIENCE;
     while new.len() + back.len() < NEW + KNOWN {
-        let entry = timeout(PATIENCE, entries.recv()).await;
-        let (continues, entry) =
-            entry.unwrap_or_else(|_| panic!("{} of {NEW} new and {} of {KNOWN}", new.len(), back.len())).unwrap();
+        let (continues, entry) = tokio::select! {
+            entry = entries.recv() => entry.unwrap(),
+            // Who talks also hears, or it would not be there for long.
+            text = next(&mut ws) => {
+                writer.note(&text.expect("nobody who is in is sent away"));
+                continue;
+            }
+            () = tokio::time::sleep_until(end) => panic!("{} of {NEW} new, {} of {KNOWN}", new.len(), back.len()),
+        };
         if continues { &mut back } else { &mut new }.push(entry);
     }
     link.heal();

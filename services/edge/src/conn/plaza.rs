@@ -20,6 +20,9 @@ const MAX_HELD_BYTES: usize = 16_384;
 const OPEN: u32 = 1;
 /// Range of the time after which a client that must go comes back, in milliseconds.
 const RECONNECT_MS: std::ops::Range<u32> = 100..3_000;
+/// The same where there is no place now: a crowd that came back as soon would be refused again, and each handshake
+/// costs. Up to what a stock Socket.IO client, which cannot be told, waits by itself.
+const OVERLOADED_MS: std::ops::Range<u32> = 500..5_000;
 
 /// How far the session has come.
 #[derive(Debug)]
@@ -42,6 +45,7 @@ pub struct PlazaConnection {
     awaiting_pong: bool,
     /// When the next ping leaves, or the pong is overdue.
     heartbeat: Millis,
+    /// When `hello` is due, and then its answer.
     hello_deadline: Option<Millis>,
 }
 
@@ -87,6 +91,12 @@ impl PlazaConnection {
         out.push(Action::Close(Close { code, reason, cause }));
     }
 
+    /// There is no place now: the client comes back later.
+    fn turn_away(&mut self, out: &mut Vec<Action>) {
+        self.before_close(Cause::Unavailable, out);
+        self.close(Some(4503), "overloaded", Cause::Unavailable, out);
+    }
+
     fn on_bytes(&mut self, bytes: &[u8], now: Millis, out: &mut Vec<Action>) {
         if let Session::Opening { held, .. } = &mut self.session {
             let held_bytes: usize = held.iter().map(|frame| frame.len()).sum();
@@ -114,7 +124,7 @@ impl PlazaConnection {
     fn on_frame(&mut self, frame: ClientFrame<'_>, now: Millis, out: &mut Vec<Action>) {
         let tag = tag_of(frame.id);
         let done = match (&self.session, frame.body) {
-            (Session::None, Body::Hello(hello)) => self.hello(&hello, tag, out),
+            (Session::None, Body::Hello(hello)) => self.hello(&hello, tag, now, out),
             (Session::None, _) => Err(Refusal::bad_request("the first frame is hello")),
             (_, Body::Hello(_)) => Err(Refusal::bad_request("hello comes once")),
             (_, body) => self.wish(&body, tag, now, out),
@@ -125,7 +135,7 @@ impl PlazaConnection {
         self.dispatch(out);
     }
 
-    fn hello(&mut self, hello: &Hello<'_>, tag: Tag, out: &mut Vec<Action>) -> Result<(), Refusal> {
+    fn hello(&mut self, hello: &Hello<'_>, tag: Tag, now: Millis, out: &mut Vec<Action>) -> Result<(), Refusal> {
         let identity = Arc::new(Identity {
             session: SessionId::random(),
             user_id: guest_user(&hello.guest)?,
@@ -135,6 +145,7 @@ impl PlazaConnection {
         let resume = (!hello.resume.is_empty()).then(|| Resume::Ticket((*hello.resume).into()));
         out.push(Action::Request { id: OPEN, identity: Arc::clone(&identity), op: Op::Open { room: None, resume } });
         self.session = Session::Opening { identity, tag, held: Vec::new() };
+        self.hello_deadline = Some(now + self.settings.open_timeout_ms);
         Ok(())
     }
 
@@ -195,10 +206,7 @@ impl PlazaConnection {
                     Code::Unauthenticated | Code::Forbidden => {
                         self.close(Some(4401), "not authenticated", Cause::Unauthenticated, out);
                     }
-                    _ => {
-                        self.before_close(Cause::Unavailable, out);
-                        self.close(Some(4503), "overloaded", Cause::Unavailable, out);
-                    }
+                    _ => self.turn_away(out),
                 }
             }
             _ => self.close(Some(1011), "internal error", Cause::Unavailable, out),
@@ -350,7 +358,10 @@ impl Connection for PlazaConnection {
             return;
         }
         if self.hello_deadline.is_some_and(|deadline| now >= deadline) {
-            self.close(Some(1008), "no hello in time", Cause::ConnectTimeout, out);
+            match self.session {
+                Session::Opening { .. } => self.turn_away(out),
+                _ => self.close(Some(1008), "no hello in time", Cause::ConnectTimeout, out),
+            }
         } else if now >= self.heartbeat {
             self.beat(now, out);
         }
@@ -365,7 +376,7 @@ impl Connection for PlazaConnection {
 
     fn before_close(&mut self, cause: Cause, out: &mut Vec<Action>) {
         if matches!(cause, Cause::Drain | Cause::Shed | Cause::Slow | Cause::Unavailable) {
-            let after_ms = fastrand::u32(RECONNECT_MS);
+            let after_ms = fastrand::u32(if cause == Cause::Unavailable { OVERLOADED_MS } else { RECONNECT_MS });
             self.send(None, server_frame::Body::Reconnect(client::Reconnect { after_ms }), out);
         }
     }

@@ -34,6 +34,9 @@ pub struct Settings {
     pub upgrade_timeout_ms: u64,
     /// Milliseconds from open to the first joined namespace, or to `hello`.
     pub connect_timeout_ms: u64,
+    /// Milliseconds that the services may take to open a session once a client has asked for it. Longer than the whole
+    /// line of those who want one takes: a client that was given up would leave its turn unused, and come again.
+    pub open_timeout_ms: u64,
     /// Largest message in bytes.
     pub max_message_bytes: usize,
     /// Messages a session may send in a second; 0: no limit.
@@ -53,6 +56,7 @@ impl Default for Settings {
             ping_timeout_ms: 10_000,
             upgrade_timeout_ms: 10_000,
             connect_timeout_ms: 5_000,
+            open_timeout_ms: 15_000,
             max_message_bytes: 65_536,
             message_rate: 10,
             message_burst: 20,

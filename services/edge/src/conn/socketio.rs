@@ -107,8 +107,13 @@ impl<H: Handler> SocketIo<H> {
             self.namespaces.reserve_exact(1);
             self.namespaces.push(Namespace { name: namespace.into(), pending: admission == Admission::Pending });
         }
-        if admission == Admission::Joined {
-            self.connect_deadline = None;
+        match admission {
+            Admission::Joined => self.connect_deadline = None,
+            // From now on it is the services that may be late.
+            Admission::Pending if self.connect_deadline.is_some() => {
+                self.connect_deadline = Some(now + self.settings.open_timeout_ms);
+            }
+            Admission::Pending | Admission::Refused => {}
         }
     }
 
@@ -198,7 +203,11 @@ impl<H: Handler> Application for SocketIo<H> {
                 self.connect_deadline = None;
                 self.namespaces.iter_mut().for_each(|namespace| namespace.pending = false);
             }
-            Admission::Refused => self.namespaces.retain(|namespace| !namespace.pending),
+            Admission::Refused => {
+                self.namespaces.retain(|namespace| !namespace.pending);
+                // It may try again, and has as long for it as at first.
+                self.connect_deadline = self.connect_deadline.map(|_| now + self.settings.connect_timeout_ms);
+            }
             Admission::Pending => {}
         }
     }
@@ -210,7 +219,8 @@ impl<H: Handler> Application for SocketIo<H> {
     fn on_deadline(&mut self, now: Millis, out: &mut Vec<Action>) {
         if self.connect_deadline.is_some_and(|deadline| now >= deadline) {
             self.connect_deadline = None;
-            out.push(close(Cause::ConnectTimeout));
+            let is_pending = self.namespaces.iter().any(|namespace| namespace.pending);
+            out.push(close(if is_pending { Cause::Unavailable } else { Cause::ConnectTimeout }));
         } else if self.partial.as_ref().is_some_and(|partial| now >= partial.deadline) {
             self.partial = None;
             out.push(close(Cause::Protocol));

@@ -108,6 +108,25 @@ fn an_overload_closes_the_transport_and_only_what_lasts_is_a_refusal() {
 }
 
 #[test]
+fn a_session_that_was_asked_for_may_take_longer_than_a_client_that_says_nothing() {
+    let mut driver = chat_with(settings());
+    driver.until(5_999);
+    let asked = driver.text("40").asked();
+    driver.until(20_900);
+    assert!(!driver.is_closed(), "fifteen seconds from the CONNECT on");
+    driver.until(21_000);
+    assert_eq!(driver.closed().map(|close| close.cause), Some(Cause::Unavailable));
+    let mut driver = chat_with(settings());
+    let id = driver.text("40").asked().id;
+    driver.until(10_000).reply(id, opened(&asked, None, Some(joined("lobby", 1))));
+    driver.until(20_000);
+    assert!(!driver.is_closed(), "open in time");
+    let mut driver = chat_with(settings());
+    driver.until(6_000);
+    assert_eq!(driver.closed().map(|close| close.cause), Some(Cause::ConnectTimeout));
+}
+
+#[test]
 fn a_name_is_confirmed_by_a_line_and_an_ack() {
     let mut driver = in_lobby();
     let asked = driver.text(r#"421["set_username","小明"]"#).asked();

@@ -241,6 +241,21 @@ fn a_drain_tells_when_to_come_back() {
 }
 
 #[test]
+fn who_is_turned_away_comes_back_later_than_who_is_sent_away_and_each_at_another_time() {
+    let told = |cause| {
+        let mut driver = in_room();
+        (0..200).for_each(|_| driver.connection.before_close(cause, &mut driver.out));
+        let ms = |text: &String| text.split(|c: char| !c.is_ascii_digit()).find_map(|word| word.parse::<u32>().ok());
+        let all: Vec<u32> = driver.texts().iter().filter_map(ms).collect();
+        assert_eq!(all.len(), 200);
+        (*all.iter().min().expect("some"), *all.iter().max().expect("some"))
+    };
+    let ((drained, last), (refused, latest)) = (told(Cause::Drain), told(Cause::Unavailable));
+    assert!((100..500).contains(&drained) && (2_000..3_000).contains(&last), "{drained} to {last}");
+    assert!((500..1_000).contains(&refused) && (4_000..5_000).contains(&latest), "{refused} to {latest}");
+}
+
+#[test]
 fn overload_and_refusal_have_their_close_codes() {
     for (code, close) in [(Code::Unavailable, 4503), (Code::Unauthenticated, 4401)] {
         let mut driver = json();
@@ -248,6 +263,26 @@ fn overload_and_refusal_have_their_close_codes() {
         driver.reply(id, Reply::Failed { code, message: "no".into() });
         assert_eq!(driver.closed().and_then(|c| c.code), Some(close));
     }
+}
+
+#[test]
+fn a_session_that_was_asked_for_may_take_longer_than_a_client_that_says_nothing() {
+    let mut driver = json();
+    driver.until(5_999);
+    let asked = driver.text(r#"{"hello":{}}"#).asked();
+    driver.until(20_900);
+    assert!(!driver.is_closed(), "fifteen seconds from the hello on");
+    driver.until(21_000);
+    assert_eq!(driver.closed().map(|close| (close.code, close.cause)), Some((Some(4503), Cause::Unavailable)));
+    assert!(driver.texts()[0].starts_with(r#"{"reconnect":{"afterMs":"#), "it is told when to come back");
+    let mut driver = json();
+    let id = driver.text(r#"{"hello":{}}"#).asked().id;
+    driver.until(10_000).reply(id, opened(&asked, None));
+    driver.until(20_000);
+    assert!(!driver.is_closed(), "open in time");
+    let mut driver = json();
+    driver.until(6_000);
+    assert_eq!(driver.closed().map(|close| (close.code, close.cause)), Some((Some(1008), Cause::ConnectTimeout)));
 }
 
 proptest! {
