@@ -52,8 +52,12 @@ async function relay(target, browser) {
 
 const complaints = [];
 
-/** A page of its own browser context, with what the tests do on it. */
-async function visitor(edge, room, options = {}) {
+/**
+ * A page of its own browser context, with what the tests do on it. `tab`: what its storage begins with;
+ * `answer(frame)`: resolves to the answer
+ * to a frame that is not to reach the edge, else to null.
+ */
+async function visitor(edge, room, { tab, answer, ...options } = {}) {
   const context = await edge.browser.newContext({ locale: "en-GB", viewport: { width: 1280, height: 800 }, ...options });
   const page = await context.newPage();
   page.setDefaultTimeout(WAIT_MS);
@@ -65,11 +69,33 @@ async function visitor(edge, room, options = {}) {
   page.on("console", (message) => {
     if (/Content Security Policy|TrustedHTML|TrustedScript/i.test(message.text())) complaints.push(message.text());
   });
+  if (tab) {
+    await page.addInitScript((entries) => {
+      if (sessionStorage.length === 0) for (const [key, value] of entries) sessionStorage.setItem(key, value);
+    }, tab);
+  }
+  let server = null;
+  if (answer) {
+    await page.routeWebSocket(/\/ws$/, (socket) => {
+      server = socket;
+      const far = socket.connectToServer();
+      socket.onMessage(async (text) => {
+        const frame = JSON.parse(text);
+        const body = await answer(frame);
+        if (body) socket.send(JSON.stringify({ id: frame.id, ...body }));
+        else far.send(text);
+      });
+    });
+  }
+  const sockets = [];
+  page.on("websocket", (socket) => sockets.push(socket));
   await page.goto(`${edge.url}/#room=${room}`);
   await page.waitForSelector('#dot[data-state="online"]');
   return {
     page,
     context,
+    sockets,
+    tell: (frame) => server.send(JSON.stringify(frame)),
     async name(name) {
       if (await page.locator("#name-form").isHidden()) await page.click("#name-open");
       await page.fill("#name-field", name);
@@ -88,6 +114,43 @@ async function visitor(edge, room, options = {}) {
     count: (text) => page.$$eval(".message .text", (nodes, wanted) => nodes.filter((node) => node.textContent === wanted).length, text),
   };
 }
+
+/** Waits until a condition of this script holds. */
+async function until(what, holds) {
+  for (const end = Date.now() + WAIT_MS; !holds(); ) {
+    assert.ok(Date.now() < end, what);
+    await new Promise((done) => setTimeout(done, 20));
+  }
+}
+
+/** The least contrast (WCAG) of texts that are on the screen with what is behind them: `[ratio, what]`. */
+const leastContrast = (page) => page.evaluate(() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = (colour) => rgba(colour).slice(0, 3).map((part) => part / 255)
+    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, i) => sum + part * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (rgba(colour)[3] === 255) return colour;
+    }
+    return "white";
+  };
+  const found = [...document.querySelectorAll("body *")]
+    .filter((node) => node.checkVisibility({ visibilityProperty: true }) && !node.closest(".unseen, .skip"))
+    .filter((node) => [...node.childNodes].some((child) => child.nodeType === Node.TEXT_NODE && child.data.trim()))
+    .map((node) => {
+      const pair = [light(getComputedStyle(node).color), light(behind(node))].sort((a, b) => b - a);
+      return [(pair[0] + 0.05) / (pair[1] + 0.05), node.className || node.id || node.tagName];
+    });
+  return found.sort(([a], [b]) => a - b)[0];
+});
 
 const unique = () => `t${Math.random().toString(36).slice(2, 10)}`;
 const wide = (page) => page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
@@ -255,6 +318,136 @@ const tests = {
     await b.sees("from before");
     assert.equal(await b.count("from before"), 1);
     return [a, b];
+  },
+
+  async "a duplicated tab gets a session of its own, and neither takes the other's"({ one, two }) {
+    const room = unique();
+    const a = await visitor(one, room);
+    await a.name("Ada");
+    const storage = () => Object.entries(sessionStorage);
+    const b = await visitor(two, room, { tab: await a.page.evaluate(storage) });
+    // The copy has taken the session over; the first tab comes back with another one.
+    await until("the first tab connects again", () => a.sockets.length > 1);
+    await a.page.waitForSelector('#dot[data-state="online"]');
+    await a.say("from the first");
+    await b.say("from the copy");
+    for (const who of [a, b]) for (const text of ["from the first", "from the copy"]) await who.sees(text);
+    const session = ({ page }) => page.evaluate(() => atob(JSON.parse(sessionStorage.getItem("plaza.ticket")).slice(0, 44).replaceAll("-", "+").replaceAll("_", "/")).slice(17, 32));
+    assert.notEqual(await session(a), await session(b));
+    assert.deepEqual([a.sockets.length, b.sockets.length], [2, 1]);
+    return [a, b];
+  },
+
+  async "a name that cannot be taken now, or that the server has lost, is told again without asking the user"({ one, two }) {
+    const room = unique();
+    const refusals = { setUsername: 1, publish: 1, join: 1 };
+    const codes = { setUsername: "unavailable", publish: "username_required", join: "unavailable" };
+    const answer = (frame) => {
+      const kind = Object.keys(refusals).find((name) => name in frame);
+      if (!kind || refusals[kind] === 0) return null;
+      refusals[kind] -= 1;
+      return { error: { code: codes[kind], message: "not now" } };
+    };
+    const a = await visitor(one, room, { answer, tab: [["plaza.name", '"Ada"']] });
+    const b = await visitor(two, room);
+    await a.say("kept");
+    await b.sees("kept");
+    assert.equal(await b.count("kept"), 1);
+    assert.equal(await b.page.textContent(".message .name"), "Ada");
+    assert.deepEqual(refusals, { setUsername: 0, publish: 0, join: 0 });
+    assert.ok(await a.page.locator("#name-form").isHidden());
+    return [a, b];
+  },
+
+  async "a session that is ended from outside says why"({ one }) {
+    const a = await visitor(one, unique(), { answer: () => null });
+    a.tell({ error: { code: "forbidden", message: "please come back tomorrow" } });
+    await a.page.waitForFunction(() => document.getElementById("toast").textContent === "please come back tomorrow");
+    return [a];
+  },
+
+  async "a link leads into its room, is copied, and one that names none says so"({ one, two }) {
+    const room = unique();
+    const a = await visitor(one, room);
+    await a.context.grantPermissions(["clipboard-read", "clipboard-write"]);
+    await a.page.click("#copy");
+    await a.page.waitForFunction(() => document.getElementById("toast").textContent === "Link to this room copied");
+    const link = new URL(await a.page.evaluate(() => navigator.clipboard.readText()));
+    assert.equal(link.href, `${one.url}/#room=${room}`);
+    const b = await visitor(two, link.hash.replace("#room=", ""));
+    await a.name("Ada");
+    await a.say("found it");
+    await b.sees("found it");
+    await b.page.evaluate(() => (location.hash = "room=no such room"));
+    await b.page.waitForFunction(() => document.getElementById("toast").textContent.includes("1 to 64"));
+    assert.equal(await b.page.textContent("#room-name"), "lobby");
+    await b.page.click(`.room-link[href="#room=${room}"]`);
+    await b.sees("found it");
+    return [a, b];
+  },
+
+  async "who passes through a room does not stay in it"({ one }) {
+    const [room, next] = [unique(), unique()];
+    const sent = [];
+    let pass;
+    const passed = new Promise((done) => (pass = done));
+    const answer = async (frame) => {
+      sent.push(frame);
+      if (frame.join?.room === room) await passed;
+      return null;
+    };
+    const a = await visitor(one, unique(), { answer });
+    for (const name of [room, next]) {
+      await a.page.evaluate((wanted) => (location.hash = `room=${wanted}`), name);
+      await until("the join is asked for", () => sent.some((frame) => frame.join?.room === name));
+    }
+    pass();
+    await until("the room is left", () => sent.some((frame) => frame.leave?.room === room));
+    assert.ok(!sent.some((frame) => frame.leave?.room === next));
+    return [a];
+  },
+
+  async "the focus on a room stays while people come, and yesterday is no longer today"({ one, two }) {
+    const room = unique();
+    const a = await visitor(one, room);
+    await a.page.focus(".room-link");
+    const b = await visitor(two, room);
+    await b.name("Bob");
+    await a.line("Bob joined");
+    await a.page.waitForFunction(() => document.querySelectorAll("#people .avatar").length === 1);
+    assert.ok(await a.page.evaluate(() => document.activeElement.matches(".room-link")));
+    await a.page.keyboard.press("Enter");
+    assert.ok(await a.page.evaluate(() => document.activeElement.matches(".room-link")));
+    await b.say("late");
+    await a.sees("late");
+    assert.equal(await a.page.textContent(".day .line-text"), "Today");
+    await a.page.clock.setFixedTime(Date.now() + 86_400_000);
+    await b.say("later");
+    await a.sees("later");
+    assert.equal(await a.page.textContent(".day .line-text"), "Yesterday");
+    return [a, b];
+  },
+
+  async "light and dark follow the system, and all text stands out in both"({ one, two }) {
+    const shades = [];
+    for (const colorScheme of ["light", "dark"]) {
+      const room = unique();
+      const [a, b] = [await visitor(one, room, { colorScheme }), await visitor(two, room)];
+      await b.name("Bob");
+      await b.say("see https://example.test/");
+      await a.sees("see https://example.test/");
+      await a.page.press("#name-field", "Enter");
+      await a.name("Ada");
+      await a.say("mine");
+      await a.sees("mine");
+      await a.page.press("#message-field", "Enter");
+      const [ratio, what] = await leastContrast(a.page);
+      assert.ok(ratio >= 4.5, `${what} has a contrast of ${ratio.toFixed(2)} in ${colorScheme}`);
+      shades.push(await a.page.evaluate(() => getComputedStyle(document.body).backgroundColor));
+      for (const { context } of [a, b]) await context.close();
+    }
+    assert.notEqual(shades[0], shades[1]);
+    return [];
   },
 
   async "markup in names and messages stays text"({ one, two }) {

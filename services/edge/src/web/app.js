@@ -13,13 +13,13 @@ const SPEAK_EVERY_MS = 1_500;
 const TOAST_MS = 4_000;
 const $ = (id) => document.getElementById(id);
 
-/** The room of the address: `#room=name`, else `?room=name`. */
-function roomOfAddress() {
-  for (const text of [location.hash.slice(1), location.search.slice(1)]) {
-    const name = new URLSearchParams(text).get("room");
-    if (name !== null && isRoom(name)) return name;
-  }
-  return DEFAULT_ROOM;
+/** Goes to the room of the address: `#room=name`, else `?room=name`. */
+function visitAddress() {
+  const names = [location.hash.slice(1), location.search.slice(1)]
+    .map((text) => new URLSearchParams(text).get("room"))
+    .filter((name) => name !== null);
+  chat.visit(names.find(isRoom) ?? DEFAULT_ROOM);
+  if (names.length > 0 && !isRoom(names[0])) toast(t("room_bad"));
 }
 
 // What a screen reader says: one sentence at a time, a burst of messages as its number.
@@ -48,7 +48,7 @@ function toast(text) {
 
 i18n.translate(document);
 const chat = new Chat();
-chat.visit(roomOfAddress());
+visitAddress();
 const timeline = new Timeline(chat);
 const sidebar = new Sidebar(chat);
 const composer = new Composer(chat, { speak, sent: () => timeline.toEnd() });
@@ -103,13 +103,13 @@ const DRAW = {
     drawTyping();
   },
   people: () => {
-    sidebar.draw();
+    sidebar.drawPeople();
     drawState();
   },
   typing: drawTyping,
   name: () => {
     composer.draw();
-    sidebar.draw();
+    sidebar.drawPeople();
     timeline.plan();
   },
   state: drawState,
@@ -128,7 +128,7 @@ setInterval(() => {
 }, 1_000);
 
 window.addEventListener("hashchange", () => {
-  chat.visit(roomOfAddress());
+  visitAddress();
   speak(t("in_room", chat.room.name));
 });
 $("skip").addEventListener("click", () => $("message-field").focus());

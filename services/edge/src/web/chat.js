@@ -29,6 +29,7 @@ export class Chat extends EventTarget {
   #current = null;
   #joining = new Map();
   #sending = new Set();
+  #naming = null;
   #typedAt = 0;
   #whoTimer = 0;
   #filledAt = 0;
@@ -47,6 +48,9 @@ export class Chat extends EventTarget {
       onWelcome: (welcome) => this.#enter(welcome),
       onFrame: (kind, body) => this.#frame(kind, body),
       onState: (state) => this.#stateChanged(state),
+      // A tab that is duplicated takes its ticket along: one of the two goes on with a session of its own,
+      // or they would take the one session from each other for ever.
+      onReplaced: () => tab.set("ticket", null),
     });
   }
 
@@ -134,24 +138,36 @@ export class Chat extends EventTarget {
   async #enter(welcome) {
     this.userId = welcome.userId ?? "";
     if (welcome.ticket) tab.set("ticket", welcome.ticket);
-    const naming = this.#introduce(welcome.username ?? "");
+    const known = welcome.username ?? "";
+    if (!this.name && known) this.#keepName(known);
+    this.nameKnown = Boolean(known) && known === this.name;
+    const naming = this.#introduce();
     this.#changed("name");
-    const joins = [this.#ready(this.#current)];
-    await Promise.allSettled([naming, ...joins]);
+    await Promise.allSettled([naming, this.#ready(this.#current)]);
     this.#flush();
   }
 
-  async #introduce(known) {
-    if (!this.name && known) this.#keepName(known);
-    this.nameKnown = Boolean(known) && known === this.name;
-    if (!this.name || this.nameKnown) return;
-    try {
-      const { username, ticket } = await this.connection.ask({ setUsername: { username: this.name } });
-      if (ticket) tab.set("ticket", ticket);
-      this.nameKnown = true;
-      this.#keepName(username || this.name);
-    } catch (refused) {
-      if (!refused.lost) this.dispatchEvent(new CustomEvent("name-refused", { detail: refused }));
+  /** Tells the server the name that it does not know, one attempt at a time, again while the service is away. */
+  #introduce() {
+    this.#naming ??= this.#claimName().finally(() => (this.#naming = null));
+    return this.#naming;
+  }
+
+  async #claimName() {
+    for (let attempt = 0; this.name && !this.nameKnown && this.connection.online; attempt += 1) {
+      const wanted = this.name;
+      try {
+        const { username, ticket } = await this.connection.ask({ setUsername: { username: wanted } });
+        if (ticket) tab.set("ticket", ticket);
+        this.nameKnown = true;
+        this.#keepName(username || wanted);
+      } catch (refused) {
+        if (!refused.lost && !AGAIN.has(refused.code)) {
+          this.dispatchEvent(new CustomEvent("name-refused", { detail: refused }));
+          return;
+        }
+        await pause(delay({ attempt, random: Math.random() }));
+      }
     }
   }
 
@@ -182,12 +198,14 @@ export class Chat extends EventTarget {
         if (!room.loaded) this.#read(room, {}, 0);
         this.#askWho(room, 0);
         this.#changed("messages");
+        // The reader may have gone on to another room meanwhile.
+        if (!this.#sending.has(room.name)) this.#leaveUnneeded(room);
         return;
       } catch (refused) {
         if (refused.code === "bad_position" && after) {
           this.#reset(room, "epoch");
           room.position = null;
-        } else if (refused.lost || !AGAIN.has(refused.code)) {
+        } else if (refused.lost ? !this.connection.online : !AGAIN.has(refused.code)) {
           if (!refused.lost) this.dispatchEvent(new CustomEvent("refused", { detail: refused }));
           throw refused;
         }
@@ -205,7 +223,11 @@ export class Chat extends EventTarget {
 
   #frame(kind, body) {
     const room = this.#rooms.get(body.room);
-    if (kind === "error") this.dispatchEvent(new CustomEvent("refused", { detail: body }));
+    if (kind === "error") {
+      // Unasked: the server's own sentence says why, such as the reason of an operator.
+      const { code, message } = body;
+      this.dispatchEvent(new CustomEvent("refused", { detail: { code: message ? "" : code, message } }));
+    }
     if (!room) return;
     if (kind === "event") this.#event(room, body);
     if (kind === "presence") {
@@ -336,7 +358,8 @@ export class Chat extends EventTarget {
     this.#changed("messages");
     if (code === "username_required") {
       this.nameKnown = false;
-      this.dispatchEvent(new CustomEvent("name-refused", { detail: refused }));
+      if (this.name) this.#introduce().then(() => this.#flush());
+      else this.dispatchEvent(new CustomEvent("name-refused", { detail: refused }));
     }
     if (code === "not_joined") room.joined = false;
     if (again && this.connection.online) await pause(delay({ attempt: tries, random: Math.random() }));

@@ -8,6 +8,8 @@ const ANSWER_MS = 10_000;
 const STEADY_MS = 10_000;
 const MAX_IN_FLIGHT = 64;
 const SIGNED_OUT = 4401;
+// Of the server: the session goes on with another connection, that of a copy of this tab.
+const REPLACED = 1000;
 
 /** A request that was refused, or whose outcome is not known (`lost`). */
 export class Refused extends Error {
@@ -35,6 +37,7 @@ export class Connection {
    * - `hello()`: body of the first frame.
    * - `probe()`: a harmless request, to learn whether a silent connection still lives.
    * - `onWelcome(welcome)`, `onFrame(kind, body)`, `onState(state)`.
+   * - `onReplaced()`: another connection has taken this one's session over.
    */
   constructor(options) {
     this.#options = options;
@@ -160,6 +163,7 @@ export class Connection {
     clearTimeout(this.#timer);
     clearTimeout(this.#pulse);
     const wasOnline = this.online;
+    if (code === REPLACED) this.#options.onReplaced();
     if (wasOnline && performance.now() - this.#onlineSince > STEADY_MS) this.#attempt = 0;
     this.#schedule(code);
     for (const { reject, timer } of this.#waiting.values()) {

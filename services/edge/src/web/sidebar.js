@@ -44,7 +44,7 @@ export class Sidebar {
 
   draw() {
     this.#drawRooms();
-    this.#drawPeople();
+    this.drawPeople();
   }
 
   #show(open) {
@@ -73,6 +73,7 @@ export class Sidebar {
     const { recent, room } = this.#chat;
     const rows = [...recent].sort().map((name) => {
       const row = copyOf("room-template");
+      row.dataset.room = name;
       const link = row.querySelector("a");
       link.href = `#room=${name}`;
       link.querySelector(".label").textContent = name;
@@ -88,10 +89,16 @@ export class Sidebar {
       }
       return row;
     });
+    const held = document.activeElement;
+    const from = $("rooms").contains(held) ? held.closest("li").dataset.room : null;
     $("rooms").replaceChildren(...rows);
+    if (from === null) return;
+    // The new rows take the focus over from the old ones; of a row that is gone, the room on the screen.
+    const row = rows.find(({ dataset }) => dataset.room === from) ?? rows.find(({ dataset }) => dataset.room === room.name);
+    (row?.querySelector(held.tagName) ?? row?.querySelector("a"))?.focus();
   }
 
-  #drawPeople() {
+  drawPeople() {
     const { room, userId } = this.#chat;
     const people = [...room.people].sort(([a], [b]) => (b === userId) - (a === userId));
     const rows = people.slice(0, SHOWN).map(([id, name]) => {

@@ -68,7 +68,8 @@ export class Timeline {
   draw() {
     const room = this.#chat.room;
     if (room !== this.#room) this.#enter(room);
-    if (this.#pinned || room.events.length > MAX_EVENTS) room.trim();
+    // Not while a page is under way that would no longer stand beside what is left.
+    if (!room.loading && (this.#pinned || room.events.length > MAX_EVENTS)) room.trim();
     const anchor = this.#pinned ? null : this.#anchor();
     this.#place(this.#plan(room));
     this.#drawEdge(room);
@@ -78,10 +79,9 @@ export class Timeline {
     this.#readOn(room);
   }
 
-  /** Forgets every node, so that the next drawing is in the new language. */
+  /** Paints every row anew at the next drawing, in the new language; the reader's place stays. */
   redraw() {
-    this.#rows.replaceChildren();
-    this.#nodes.clear();
+    for (const held of this.#nodes.values()) held.sign = null;
     this.plan();
   }
 
@@ -101,7 +101,7 @@ export class Timeline {
     const push = (item, key, kind) => {
       const key2 = i18n.dayKey(item.at);
       if (key2 !== day) {
-        rows.push({ key: `day:${key2}`, kind: "day", item, sign: "" });
+        rows.push({ key: `day:${key2}`, kind: "day", item, label: i18n.dayOf(item.at) });
         before = null;
       }
       day = key2;
@@ -143,7 +143,7 @@ export class Timeline {
     }
     let next = this.#rows.firstElementChild;
     for (const row of rows) {
-      const sign = [row.first, row.last, row.item.state, row.item.error?.code, row.item.reason, row.item.names ?? row.item.username].join();
+      const sign = [row.first, row.last, row.item.state, row.item.error?.code, row.item.reason, row.item.names ?? row.item.username, row.label].join();
       let held = this.#nodes.get(row.key);
       if (!held) {
         held = { node: $(`${row.kind}-template`).content.firstElementChild.cloneNode(true), sign: null };
@@ -218,8 +218,8 @@ const PAINT = {
     node.classList.toggle("hole", item.kind === "reset");
     paintTime(node, item.at);
   },
-  day(node, { item }) {
-    node.querySelector(".line-text").textContent = i18n.dayOf(item.at);
+  day(node, { label }) {
+    node.querySelector(".line-text").textContent = label;
   },
 };
 
@@ -251,7 +251,11 @@ function paintFate(node, { clientId, state, error }, chat) {
     const button = node.querySelector(`.${name}`);
     button.hidden = !failed;
     button.textContent = t(name);
-    button.onclick = act;
+    // The button goes away with what it has done: the focus is not to go with it.
+    button.onclick = () => {
+      act();
+      $("message-field").focus();
+    };
   }
 }
 
