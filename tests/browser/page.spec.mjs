@@ -96,6 +96,7 @@ async function visitor(edge, room, { tab, answer, ...options } = {}) {
     context,
     sockets,
     tell: (frame) => server.send(JSON.stringify(frame)),
+    end: (code) => server.close({ code }),
     async name(name) {
       if (await page.locator("#name-form").isHidden()) await page.click("#name-open");
       await page.fill("#name-field", name);
@@ -359,10 +360,23 @@ const tests = {
     return [a, b];
   },
 
-  async "a session that is ended from outside says why"({ one }) {
+  async "a session that is ended from outside says why, aloud once, and comes back when asked to"({ one }) {
     const a = await visitor(one, unique(), { answer: () => null });
     a.tell({ error: { code: "forbidden", message: "please come back tomorrow" } });
     await a.page.waitForFunction(() => document.getElementById("toast").textContent === "please come back tomorrow");
+    await a.page.evaluate(() => {
+      window.heard = { ticks: 0, spoken: 0 };
+      const count = (id, tell) => new MutationObserver(tell).observe(document.getElementById(id), { childList: true });
+      count("banner-text", () => (window.heard.ticks += 1));
+      count("spoken", () => (window.heard.spoken += document.getElementById("spoken").textContent.includes("ended this session")));
+    });
+    a.end(4401);
+    // The banner is written anew every second.
+    await a.page.waitForFunction(() => window.heard.ticks > 5);
+    assert.equal(await a.page.evaluate(() => window.heard.spoken), 1);
+    assert.equal(await a.page.textContent("#banner-text"), "The server has ended this session");
+    await a.page.click("#connect");
+    await a.page.waitForSelector('#dot[data-state="online"]');
     return [a];
   },
 
@@ -441,6 +455,9 @@ const tests = {
       await a.say("mine");
       await a.sees("mine");
       await a.page.press("#message-field", "Enter");
+      const colours = await a.page.$$eval(".message.theirs .name, .message.theirs .text", (nodes) => nodes.map((node) => getComputedStyle(node).color));
+      assert.equal(new Set(colours).size, 2, "a name has a colour of its own");
+      assert.match(await a.page.textContent(".message time"), /\d\d?:\d\d/);
       const [ratio, what] = await leastContrast(a.page);
       assert.ok(ratio >= 4.5, `${what} has a contrast of ${ratio.toFixed(2)} in ${colorScheme}`);
       shades.push(await a.page.evaluate(() => getComputedStyle(document.body).backgroundColor));

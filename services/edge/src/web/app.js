@@ -60,6 +60,7 @@ function headline(kind) {
 }
 
 let wasLost = false;
+let spokenState = null;
 function drawState() {
   const { state } = chat.connection;
   const { kind } = state;
@@ -75,7 +76,8 @@ function drawState() {
   $("connect").hidden = kind === "connecting";
   if (kind === "online" && wasLost) speak(t("spoken_back"));
   if ((kind === "waiting" || kind === "offline") && !wasLost) speak(t("spoken_lost"));
-  if (kind === "signed_out") speak(text);
+  if (kind === "signed_out" && spokenState !== kind) speak(text);
+  spokenState = kind;
   if (kind === "online") wasLost = false;
   else if (kind !== "connecting") wasLost = true;
 }
