@@ -3,6 +3,8 @@
 use super::{Client, is_grpc, service};
 use crate::clients;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use plaza_proto::fanout::TailsRequest;
+use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
 use plaza_tests::cluster::{Cluster, Service, wait_ready};
 use plaza_tests::otlp::{Receiver, Span, tree};
 use plaza_tests::process::installed;
@@ -81,6 +83,23 @@ async fn recoveries_of_stock_clients_the_clearing_of_a_dead_edge_and_a_drain_are
     let drain = lonely(&mut receiver, "drain").await;
     assert_eq!(service(&drain), "plaza-edge");
     assert!(drain.attributes.contains_key("plaza.connections"), "{drain:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_nobody_serves_lends_its_name_to_no_span() {
+    let mut receiver = Receiver::start().await;
+    let cluster = Cluster::start_in(0, &[], receiver.envs()).await;
+    // Fanout's call, asked of the session service.
+    let mut wrong = FanoutServiceClient::connect(cluster.session.url()).await.expect("the session service listens");
+    let refused = wrong.tails(TailsRequest::default()).await.expect_err("it is not served there");
+    assert_eq!(refused.code(), tonic::Code::Unimplemented);
+    let span = lonely(&mut receiver, "_OTHER").await;
+    assert!(has(&span, "rpc.method", "_OTHER") && has(&span, "rpc.status_code", "UNIMPLEMENTED"), "{span:?}");
+    wait_ready(cluster.fanout.admin).await;
+    let mut right = FanoutServiceClient::connect(cluster.fanout.url()).await.expect("fanout listens");
+    right.tails(TailsRequest { rooms: vec!["lobby".to_owned()] }).await.expect("it is served there");
+    let tails = "plaza.fanout.v1.FanoutService/Tails";
+    is_grpc(&lonely(&mut receiver, tails).await, tails, cluster.fanout.addr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

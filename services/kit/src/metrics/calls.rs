@@ -9,7 +9,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tonic::{Code, Response, Status};
 
 use crate::trace;
-use crate::trace::layer::code_name;
+use crate::trace::layer::{OTHER, code_name};
 
 /// A histogram whose buckets point at the newest trace in them.
 pub type Exemplars = HistogramWithExemplars<[(&'static str, String); 1]>;
@@ -39,7 +39,7 @@ impl GrpcCalls {
     /// A call has ended. `method` is `package.Service/Method`; one that nobody serves, which anybody can make
     /// up, is counted as `_OTHER`.
     pub fn ended(&self, method: &str, code: Code, took: Duration, trace_id: Option<String>) {
-        let method = if code == Code::Unimplemented { "_OTHER" } else { method };
+        let method = if code == Code::Unimplemented { OTHER } else { method };
         let labels = Labels { method: method.to_owned(), code: code_name(code) };
         let exemplar = trace_id.map(|id| [("trace_id", id)]);
         self.0.get_or_create(&labels).observe(took.as_secs_f64(), exemplar, None);

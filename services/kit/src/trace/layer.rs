@@ -17,6 +17,9 @@ use super::context::TRACEPARENT;
 use super::{Origin, Server, Span, Tracer};
 use crate::metrics::GrpcCalls;
 
+/// A method that nobody serves: anybody can make up its name.
+pub(crate) const OTHER: &str = "_OTHER";
+
 /// Counts each call with its duration, and gives a sampled one a SERVER span, below which the handler's own
 /// spans stand. Health and reflection are left out, and so are the long streams, whose items are counted and
 /// traced one by one.
@@ -69,11 +72,11 @@ where
             }
             return Box::pin(self.inner.call(request));
         };
-        let span = self.span(method, &request);
+        let span = self.span(method, &request).map(|span| (span, method.to_owned()));
         let call = self.inner.call(request);
         let (calls, begin) = (self.calls.clone(), Instant::now());
         let ended = move |code, trace| calls.ended(&uri.path()[1..], code, begin.elapsed(), trace);
-        let Some(span) = span else {
+        let Some((span, name)) = span else {
             return Box::pin(async move {
                 let result = call.await;
                 ended(code_of(&result), None);
@@ -82,11 +85,17 @@ where
         };
         let trace = span.trace_id();
         let cx = Context::new().with_span(*span.0);
+        let mut method = Method { cx: cx.clone(), name };
         Box::pin(async move {
             let result = call.with_context(cx.clone()).await;
             let code = code_of(&result);
             ended(code, Some(trace));
             let span = cx.span();
+            if code == Code::Unimplemented {
+                method.name = OTHER.to_owned();
+                span.update_name(OTHER);
+            }
+            drop(method);
             span.set_attribute(KeyValue::new("rpc.status_code", code_name(code)));
             // The codes that are the server's fault.
             if matches!(code, Code::Unknown | Code::Unimplemented | Code::Internal | Code::Unavailable | Code::DataLoss)
@@ -106,8 +115,25 @@ impl<S> Seen<S> {
         let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
         let origin = Origin { traceparent, ..Origin::default() };
         let mut span = self.tracer.root(method.to_owned(), SpanKind::Server, origin)?;
-        span.grpc(method.to_owned(), request.uri().authority().map(Server::of_authority).as_ref());
+        span.set("rpc.system.name", "grpc");
+        if let Some(authority) = request.uri().authority() {
+            span.call_to(&Server::of_authority(authority));
+        }
         Some(span)
+    }
+}
+
+/// The method in the span of a call: set when the call ends, or is given up, as only then it is known whether anybody
+/// serves it.
+struct Method {
+    cx: Context,
+    name: String,
+}
+
+impl Drop for Method {
+    fn drop(&mut self) {
+        let name = std::mem::take(&mut self.name);
+        self.cx.span().set_attribute(KeyValue::new("rpc.method", name));
     }
 }
 
