@@ -249,6 +249,18 @@ async fn a_malformed_context_is_ignored_and_a_name_is_traced_to_redis() {
     assert_eq!(redis.attributes["db.operation.name"], "EVALSHA");
     let server = cluster.redis.url().trim_start_matches("redis://").trim_end_matches('/').parse();
     goes_to(redis, server.expect("an address"));
+    // Who asks who is there has the call in its trace, too.
+    alice.ask(json!({"id": 5, "who": {"room": "traced"}}), "presence").await;
+    let who = "plaza.session.v1.SessionService/ListMembers";
+    let asked = |spans: &[Span]| {
+        let root = spans.iter().find(|span| span.attributes.get("plaza.request").is_some_and(|r| r == "who"))?;
+        let call = spans.iter().find(|span| span.name == who && span.parent_id == root.span_id)?;
+        let served = spans.iter().find(|span| span.name == who && span.parent_id == call.span_id)?;
+        Some([call.clone(), served.clone()])
+    };
+    let asked = receiver.wait("the trace of a question", asked).await;
+    assert_eq!(asked.each_ref().map(|span| span.kind), [SpanKind::Client, SpanKind::Server]);
+    asked.iter().for_each(|span| is_grpc(span, who, cluster.session.addr));
     // The presence event that came of joining, from the session service to fanout.
     let presence = |spans: &[Span]| {
         let name = "plaza.fanout.v1.FanoutService/Publish";

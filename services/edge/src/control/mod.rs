@@ -123,7 +123,7 @@ pub fn start(
         outlets,
         feed,
         outcomes: news,
-        reader: Reader::new(fanout, config.fanout.server(), session, context.clone()),
+        reader: Reader::new((fanout, config.fanout.server()), (session, config.session.server()), context.clone()),
         fanout: config.fanout.server(),
         session: SessionLink::start(
             config.name.clone(),

@@ -102,7 +102,7 @@ impl Hub {
             Wish::Typing { room, username } => self.typing(from, room, &username),
             Wish::History { room, from: place, limit } => self.history(from, id, room, place, limit),
             Wish::Who { room } => match self.member_of(from, room) {
-                Some(name) => self.reader.members(from, id, name),
+                Some(name) => self.reader.members(from, id, name, self.traces.context(from, id)),
                 None => self.fail(from, id, Code::NotJoined, Code::NotJoined.english()),
             },
         }

@@ -2,11 +2,11 @@
 
 use super::{CALL, Context, Outcome};
 use crate::bridge::ConnKey;
-use crate::trace::READ;
+use crate::trace::{READ, TRACER};
 use plaza_kit::grpc::within;
 use plaza_kit::metrics::GrpcCalls;
 use plaza_kit::trace::layer::ClientSpan;
-use plaza_kit::trace::{Server, Span};
+use plaza_kit::trace::{Server, Span, SpanContext, SpanKind};
 use plaza_proto::code::Code;
 use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
 use plaza_proto::fanout::read_request::From as ReadFrom;
@@ -47,15 +47,19 @@ pub struct Reader {
     /// What `fanout` leads to, for spans.
     server: Server,
     session: Channel,
+    /// What `session` leads to.
+    session_server: Server,
     context: Context,
     calls: Arc<Semaphore>,
     flying: HashSet<ReadKey>,
 }
 
 impl Reader {
-    /// Reads through these channels; the first one leads to `server`.
-    pub fn new(fanout: Channel, server: Server, session: Channel, context: Context) -> Self {
-        Self { fanout, server, session, context, calls: Arc::new(Semaphore::new(CALLS)), flying: HashSet::new() }
+    /// Reads through these channels, each with the server that it leads to.
+    pub fn new(fanout: (Channel, Server), session: (Channel, Server), context: Context) -> Self {
+        let ((fanout, server), (session, session_server)) = (fanout, session);
+        let calls = Arc::new(Semaphore::new(CALLS));
+        Self { fanout, server, session, session_server, context, calls, flying: HashSet::new() }
     }
 
     /// Reads; [`Outcome::Read`] follows, once for all who asked meanwhile. `span` gives the call's span, if
@@ -91,16 +95,23 @@ impl Reader {
         });
     }
 
-    /// Asks who is in a room; [`Outcome::Members`] follows.
-    pub fn members(&self, to: ConnKey, id: u32, room: RoomName) {
+    /// Asks who is in a room; [`Outcome::Members`] follows. `wanted_by` is the request's context, if it is sampled.
+    pub fn members(&self, to: ConnKey, id: u32, room: RoomName, wanted_by: Option<SpanContext>) {
         let mut client = SessionServiceClient::new(self.session.clone());
         let (calls, context) = (self.calls.clone(), self.context.clone());
+        let span = wanted_by.and_then(|context| TRACER.gather(MEMBERS, SpanKind::Client, &[context]));
+        let span = span.map(|span| (span, self.session_server.clone()));
         self.context.shutdown.spawn("members", async move {
             let _permit = calls.acquire().await;
             let request =
                 ListMembersRequest { room: room.as_str().to_owned(), page_size: 200, page_token: String::new() };
-            let result = context.metrics.made.make(MEMBERS, CALL, client.list_members(within(CALL, request))).await;
+            let mut request = within(CALL, request);
+            let span = span.map(|(span, server)| ClientSpan::begin(MEMBERS, &server, span, &mut request));
+            let result = context.metrics.made.make(MEMBERS, CALL, client.list_members(request)).await;
             let result = result.map_err(|status| Code::of_status(&status));
+            if let Some(span) = span {
+                span.done(result.as_ref().err().map(|code| code.as_str()));
+            }
             let _gone = context.outcomes.send(Outcome::Members { to, id, room, result }).await;
         });
     }
