@@ -28,3 +28,4 @@ mod shed;
 mod slow;
 mod tidy;
 mod trace;
+mod whole;

@@ -52,6 +52,10 @@ async fn e15_an_allowed_origin_reads_every_answer_and_no_other_does() {
             assert!(headers.iter().any(|line| line == "vary: origin"), "{what} {other}: a cache must tell them apart");
         }
     }
+    let log = cluster.edges[0].process.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("origin refused")).collect();
+    assert!(lines.first().is_some_and(|line| line.contains("https://app.example.evil")), "{log}");
+    assert!(lines.iter().all(|line| line.contains("name it in --allowed-origins")), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
