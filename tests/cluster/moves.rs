@@ -17,8 +17,9 @@ const PARTS: &[(&str, &str)] = &[
 /// release on a machine of its own; this is a debug build that shares two cores with the whole cluster.
 const BACK_MS: u64 = 10_000;
 
-/// Row 1: after the death of an edge its clients are back within this (p99).
-const FORCED_MS: u64 = 5_000;
+/// Row 1: after the death of an edge its clients are back within this (p99). Row 18 allows 1 s after an orderly
+/// move: held on a quiet machine, which this one is not.
+const AWAY_MS: u64 = 5_000;
 
 /// The parts that are Plaza's own: row 18 is about them.
 const SERVICES: &[&str] = &["edge", "session", "fanout"];
@@ -42,8 +43,9 @@ pub(crate) fn heal(swarm: &mut Swarm, what: &str) -> Healed {
 /// The same after an orderly move of services: row 18 of the faults. How long messages took meanwhile is told and
 /// not held against the row's second: the machine decides it, too.
 fn heal_in_order(swarm: &mut Swarm, what: &str) {
-    let Healed { times, .. } = heal(swarm, what);
+    let Healed { times, away_p99, .. } = heal(swarm, what);
     assert!(times <= 2, "{what}: a client had to come back {times} times");
+    assert!(away_p99 <= AWAY_MS, "{what}: clients were away for {away_p99} ms (p99)");
 }
 
 /// 1 -> 3 -> 1 edges.
@@ -101,7 +103,7 @@ pub(crate) async fn delete_pods_by_force(kube: &Kube) {
         if *part == "edge" {
             let Healed { times, away_p99, .. } = healed;
             assert!(times > 0, "{what}: no client noticed");
-            assert!(away_p99 <= FORCED_MS, "{what}: clients were away for {away_p99} ms (p99)");
+            assert!(away_p99 <= AWAY_MS, "{what}: clients were away for {away_p99} ms (p99)");
         }
     }
     println!("{}", swarm.judge());
