@@ -14,4 +14,5 @@ mod notes;
 mod refused;
 mod renders;
 mod rules;
+mod upgrade;
 mod versions;

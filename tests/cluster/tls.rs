@@ -1,6 +1,6 @@
 //! TLS between the services, by values of the chart.
 
-use crate::kube::Kube;
+use crate::kube::{Kube, succeed};
 use crate::release::{self, NAME, NAMESPACE, kubectl};
 use plaza_proto::session::GetSessionRequest;
 use plaza_proto::session::session_service_client::SessionServiceClient;
@@ -12,10 +12,14 @@ use tonic::Code;
 /// An authority, the services' certificate and the callers', as Secrets.
 const SECRETS: [&str; 3] = ["grpc-ca", "grpc-services", "grpc-callers"];
 
-/// A message goes from client to client, and `helm test` calls the session service.
+/// What lets a running release change.
+const ACCEPTED: [&str; 2] = ["--set", "grpc.tls.acceptInterruption=true"];
+
+/// A message goes from client to client, and `helm test` calls the session service; a running release does not
+/// change unasked.
 pub(crate) async fn is_spoken_between_the_services(kube: &Kube) {
     // It makes the namespace, if nobody has.
-    release::apply(kube, &["values.yaml"], &[]);
+    release::apply(kube, &["values.yaml"], &ACCEPTED);
     let folder = plaza_tests::process::fresh_folder("tls");
     certificates(&folder);
     let file = |name: &str| folder.join(name).display().to_string();
@@ -29,13 +33,19 @@ pub(crate) async fn is_spoken_between_the_services(kube: &Kube) {
         kubectl(kube, &["create", "secret", "tls", secret, &cert, &key]);
     }
     let values = format!("grpc.tls.existingSecret={services},grpc.tls.caSecret={ca},grpc.tls.clientSecret={callers}");
-    release::apply(kube, &["values.yaml"], &["--set", &values]);
+    let values = ["--set", values.as_str()];
+    let (chart, names) = (release::chart(), release::values("values.yaml"));
+    let upgrade = ["upgrade", NAME, &chart, "--namespace", NAMESPACE, "--dry-run=server", "--values", &names];
+    let unasked = succeed(kube.command("helm").args(upgrade).args(values));
+    let refused = unasked.expect_err("the release runs without TLS");
+    assert!(refused.contains("from plain text to TLS of both sides"), "{refused}");
+    release::apply(kube, &["values.yaml"], &[ACCEPTED, values].concat());
     kube.helm(&["test", NAME, "--namespace", NAMESPACE, "--timeout=3m"]);
 
     let answered = plain_text_is_answered(kube).await;
     assert!(!answered, "the session service answers without TLS");
 
-    release::apply(kube, &["values.yaml"], &[]);
+    release::apply(kube, &["values.yaml"], &ACCEPTED);
     let answered = plain_text_is_answered(kube).await;
     assert!(answered, "without the values there is no TLS");
     remove();
