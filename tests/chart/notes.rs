@@ -34,4 +34,15 @@ fn the_notes_say_what_was_assumed() {
     assert!(owned.contains("https://chat.example.com/") && !owned.contains("assumed"), "{owned}");
     assert!(notes("default.yaml").contains("brings Redis and NATS along"));
     assert!(!notes("external-open.yaml").contains("along"));
+    // A call that the service would refuse is no next step.
+    let (dns, both) = (notes("grpc-tls-by-dns.yaml"), notes("grpc-tls.yaml"));
+    assert!(notes("default.yaml").contains("grpcurl -plaintext ") && !dns.contains("-plaintext"), "{dns}");
+    let call = "grpcurl -cacert ca.crt -authority plaza-session.chat.svc ";
+    assert!(dns.contains(call) && both.contains(&format!("{call}-cert client.crt -key client.key ")), "{both}");
+    for file in [
+        "secret plaza-ca --output 'go-template={{index .data \"ca.crt\" | base64decode}}' >ca.crt\n",
+        "secret plaza-client --output 'go-template={{index .data \"tls.key\" | base64decode}}' >client.key\n",
+    ] {
+        assert!(both.contains(file), "{both}");
+    }
 }
