@@ -190,6 +190,22 @@ fn every_container_names_its_ports_and_bounds_its_memory() {
     });
 }
 
+/// Start and life ask whether the process answers, readiness whether new work should come: stores are in neither.
+#[test]
+fn each_service_is_probed_for_what_the_probe_means() {
+    for_every_render(|render, found| {
+        for (pod, container) in containers(render).filter(|(_, c)| items(&c["ports"]).any(|p| p["name"] == "admin")) {
+            for (probe, path) in
+                [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]
+            {
+                if container[probe]["httpGet"] != json!({ "path": path, "port": "admin" }) {
+                    found.push(format!("{pod}: {probe} asks {}", container[probe]));
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn every_service_reaches_exactly_one_kind_of_pod_at_a_named_port() {
     for_every_render(|render, found| {
