@@ -18,6 +18,7 @@ mod limits;
 mod logs;
 mod nats_three;
 mod origins;
+mod programs;
 mod recovery;
 mod redis_failover;
 mod relay;
