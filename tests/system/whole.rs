@@ -71,13 +71,13 @@ async fn plaza_chats_over_both_protocols_and_ctrl_c_ends_it_within_two_seconds()
         let public = addr(&banner, "open at  http://");
         assert!(addr(&banner, "session ").port() > 0 && addr(&banner, "fanout ").port() > 0);
         assert!(banner.contains("In memory only    messages, sessions and names;"), "{banner}");
+        wait_ready(addr(&banner, "metrics   http://")).await;
         let page = http_get(public, "/").await.expect("an answer");
         assert!(page.starts_with("HTTP/1.1 200") && page.contains("<title>Plaza</title>"), "{page}");
         if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
             let twin = SocketAddr::from((Ipv6Addr::LOCALHOST, public.port()));
             assert!(http_get(twin, "/healthz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")));
         }
-        wait_ready(addr(&banner, "metrics   http://")).await;
 
         let (mut stock, _) =
             connect_async(format!("ws://{public}/socket.io/?EIO=4&transport=websocket")).await.expect("upgraded");
