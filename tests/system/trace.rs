@@ -267,7 +267,19 @@ async fn a_malformed_context_is_ignored_and_a_name_is_traced_to_redis() {
         spans.iter().find(|span| span.name == name && span.kind == SpanKind::Client).cloned()
     };
     let presence = receiver.wait("the call of a presence event", presence).await;
-    is_grpc(&presence, "plaza.fanout.v1.FanoutService/Publish", cluster.fanout.addr);
+    let publish = "plaza.fanout.v1.FanoutService/Publish";
+    is_grpc(&presence, publish, cluster.fanout.addr);
+    // The times of calls point at their traces, where they are made and where they are served.
+    for (service, side, method) in [
+        (&cluster.edges[0], "client", apply),
+        (&cluster.session, "server", apply),
+        (&cluster.session, "client", publish),
+    ] {
+        let metrics = http_get(service.admin, "/metrics").await.expect("metrics");
+        let (series, label) = (format!("plaza_grpc_{side}_seconds_bucket{{"), format!("method=\"{method}\""));
+        let mut buckets = metrics.lines().filter(|line| line.starts_with(&series) && line.contains(&label));
+        assert!(buckets.any(|line| line.contains("# {trace_id=\"")), "{side} {method} in\n{metrics}");
+    }
 }
 
 /// Polls until an answer has this text; the packet that has it.

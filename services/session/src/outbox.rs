@@ -182,7 +182,8 @@ impl Publisher {
         let mut request = within(DEADLINE, request);
         let span = TRACER.root(PUBLISH, SpanKind::Client, Origin::default());
         let span = span.map(|span| ClientSpan::begin(PUBLISH, &self.server, span, &mut request));
-        let answer = self.metrics.made.make(PUBLISH, DEADLINE, self.fanout.clone().publish(request)).await;
+        let trace = span.as_ref().map(ClientSpan::trace_id);
+        let answer = self.metrics.made.make_in(trace, PUBLISH, DEADLINE, self.fanout.clone().publish(request)).await;
         if let Some(span) = span {
             span.done(answer.as_ref().err().map(|status| Code::of_status(status).as_str()));
         }

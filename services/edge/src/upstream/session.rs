@@ -407,7 +407,8 @@ impl Lease {
             ClientSpan::begin(APPLY, &self.server, span, &mut message)
         });
         let call = async { EdgeLeaseServiceClient::new(self.replicas.channel().await).apply(message).await };
-        let answer = told(self.context.metrics.made.make(APPLY, CALL, call).await);
+        let trace = span.as_ref().map(ClientSpan::trace_id);
+        let answer = told(self.context.metrics.made.make_in(trace, APPLY, CALL, call).await);
         if let Some(span) = span {
             span.done(answer.as_ref().err().map(|(code, _)| code.as_str()));
         }

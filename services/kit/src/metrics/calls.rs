@@ -55,6 +55,20 @@ impl GrpcCalls {
         limit: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Status> {
+        self.make_in(trace::current().map(|context| context.trace_id().to_string()), method, limit, call).await
+    }
+
+    /// The same for a call that has a span of its own: in this trace.
+    ///
+    /// # Errors
+    /// The callee's status, or `DEADLINE_EXCEEDED`.
+    pub async fn make_in<T>(
+        &self,
+        trace_id: Option<String>,
+        method: &'static str,
+        limit: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Status> {
         let begin = Instant::now();
         let result = match tokio::time::timeout(limit, call).await {
             // The deadline that the request carries may be noticed first, on either side.
@@ -65,7 +79,7 @@ impl GrpcCalls {
             Err(_) => Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))),
         };
         let code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        self.ended(method, code, begin.elapsed(), trace::current().map(|context| context.trace_id().to_string()));
+        self.ended(method, code, begin.elapsed(), trace_id);
         result
     }
 }

@@ -167,6 +167,11 @@ impl ClientSpan {
         Self(span)
     }
 
+    /// The trace's id.
+    pub fn trace_id(&self) -> String {
+        self.0.trace_id()
+    }
+
     /// The call has ended, with an error of a closed set or without.
     pub fn done(mut self, error: Option<&'static str>) {
         match error {
