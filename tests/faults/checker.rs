@@ -14,8 +14,8 @@
 //! | H10 | `recovered` was said and the range is not complete; or a reset came without need |
 //! | H12 | too many sends had no known outcome while nothing was broken |
 //!
-//! When a run was cut before everybody had everything, what members lack at their ends is no loss: the verdict
-//! says so, and is no pass.
+//! When a run was cut before everybody had everything, what members lack at their ends is no loss, unless they were
+//! there for a minute in which it did not come: the verdict says so, and is no pass.
 //!
 //! A verdict without broken rules is still not a pass when too little happened: see [`Rules`].
 
@@ -85,6 +85,9 @@ impl Verdict {
 /// Cases that are shown of each rule.
 const SHOWN: usize = 8;
 
+/// What was acknowledged so many nanoseconds ago is with every member that was there all the time.
+const LATE: u64 = 60_000_000_000;
+
 /// A place that orders epochs by their first appearance.
 type Place = (u32, u64);
 
@@ -96,6 +99,8 @@ struct Attempt {
     floor: Option<Place>,
     place: Option<Place>,
     is_acknowledged: bool,
+    /// When that was.
+    ok_ns: u64,
     is_refused: bool,
     /// The last attempt was told to come later: it is surely not stored.
     is_busy: bool,
@@ -120,6 +125,8 @@ struct Member {
     /// Ranges it was told it does not get, and ranges it was told it gets: (after, up to].
     excused: Vec<(Place, Place)>,
     recovered: Vec<(Place, Place)>,
+    /// When it last joined.
+    joined_ns: u64,
     /// Where it stands by its last join, which may be beyond its last event: an empty room is at the log's end.
     joined: Option<Place>,
     /// It asked to resume, was told no, and has not been told why yet.
@@ -140,9 +147,11 @@ pub(crate) struct Checker {
     faults: u32,
     healed_ns: Option<u64>,
     first_ok_due: bool,
-    /// Why the run ended before everybody had everything, if it did. What a member lacks at its end may have been
-    /// on its way then: it is counted, and neither lost nor a gap.
-    cut: Option<String>,
+    /// When and why the run ended before everybody had everything, if it did. What a member lacks at its end may have
+    /// been on its way then: it is counted, and neither lost nor a gap, unless it had [`LATE`] to come.
+    cut: Option<(u64, String)>,
+    /// When each client last lost its connection.
+    closed_ns: HashMap<u32, u64>,
     /// Such events, and the memberships that lack them.
     behind: (u64, u64),
 }
@@ -161,6 +170,7 @@ impl Checker {
             healed_ns: None,
             first_ok_due: false,
             cut: None,
+            closed_ns: HashMap::new(),
             behind: (0, 0),
         }
     }
@@ -172,11 +182,16 @@ impl Checker {
                 self.verdict.counts.connections += 1;
                 self.verdict.counts.by_pid += u64::from(recovered);
             }
-            Event::Close { .. } => {}
+            Event::Close { client, .. } => {
+                self.closed_ns.insert(client, line.ns);
+            }
             Event::Join { client, room, after, at, recovered, all } => {
                 let after = after.map(|at| self.place(at));
                 let at = self.place(at);
                 self.join(client, room, after, at, recovered, all);
+                if let Some(member) = self.members.get_mut(&(client, room)) {
+                    member.joined_ns = line.ns;
+                }
             }
             Event::Reset { client, room, from, to, ref why } => {
                 let from = from.map(|at| self.place(at));
@@ -188,6 +203,9 @@ impl Checker {
                 let place = self.place(at);
                 self.verdict.counts.duplicates += u64::from(duplicate);
                 self.acknowledged(client, room, mid, place, id);
+                if let Some(attempt) = self.attempts.get_mut(&mid) {
+                    attempt.ok_ns = line.ns;
+                }
                 if std::mem::take(&mut self.first_ok_due) {
                     let ms = line.ns.saturating_sub(self.healed_ns.unwrap_or(line.ns)) / 1_000_000;
                     self.verdict.counts.first_ok_ms = self.verdict.counts.first_ok_ms.max(ms);
@@ -225,7 +243,7 @@ impl Checker {
                 let ms = line.ns.saturating_sub(self.healed_ns.unwrap_or(line.ns)) / 1_000_000;
                 self.verdict.counts.caught_up_ms = self.verdict.counts.caught_up_ms.max(ms);
             }
-            Event::Cut { ref why } => self.cut = Some(why.clone()),
+            Event::Cut { ref why } => self.cut = Some((line.ns, why.clone())),
         }
     }
 
@@ -288,6 +306,7 @@ impl Checker {
                 floor,
                 place: None,
                 is_acknowledged: false,
+                ok_ns: 0,
                 is_refused: false,
                 is_busy: false,
                 is_received: false,
@@ -420,7 +439,7 @@ impl Checker {
                 format!("{} of {} sends", counts.unknown_in_quiet, counts.sent_in_quiet)
             });
         }
-        if let Some(why) = &self.cut {
+        if let Some((_, why)) = &self.cut {
             let (events, members) = self.behind;
             self.verdict.vacuous.push(format!(
                 "the run was cut ({why}): {members} memberships had not caught up, and the {events} events that they \
@@ -472,15 +491,18 @@ impl Checker {
                     // What the server says after the last message: the run ended before all had it.
                     continue;
                 }
-                if is_tail && self.cut.is_some() {
-                    behind += 1;
-                    continue;
+                let attempt = mid.and_then(|mid| self.attempts.get(&mid)).filter(|attempt| attempt.is_acknowledged);
+                if let Some((end, _)) = self.cut.as_ref().filter(|_| is_tail) {
+                    let joined = Some(member.joined_ns).filter(|joined| Some(joined) >= self.closed_ns.get(&client));
+                    let since = joined.zip(attempt).map(|(joined, attempt)| joined.max(attempt.ok_ns));
+                    if since.is_none_or(|since| since + LATE > *end) {
+                        behind += 1;
+                        continue;
+                    }
                 }
                 let where_ = if is_tail { "tail" } else { "middle" };
                 let case = || format!("client {client}, room {room}: {place:?} ({mid:x?}) is missing ({where_})");
-                let is_acknowledged =
-                    mid.and_then(|mid| self.attempts.get(&mid)).is_some_and(|attempt| attempt.is_acknowledged);
-                self.breaks(if is_acknowledged { "H1 lost" } else { "H7 gap" }, case);
+                self.breaks(if attempt.is_some() { "H1 lost" } else { "H7 gap" }, case);
                 if within(&member.recovered) {
                     self.breaks("H10 false recovered", case);
                 }

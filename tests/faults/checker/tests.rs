@@ -115,6 +115,12 @@ proptest! {
         prop_assert!(verdict.broken.is_empty() && !verdict.is_pass(), "{verdict:?}");
         let told = format!("1 memberships had not caught up, and the {lacks} events");
         prop_assert!(verdict.vacuous.iter().any(|why| why.contains(&told)), "{verdict:?}");
+        // They were there, and it did not come within a minute.
+        let mut checker = Checker::new(Rules::default());
+        let mut late = lines(events.clone());
+        late.last_mut().expect("the cut").ns += LATE;
+        late.iter().for_each(|line| checker.take(line));
+        prop_assert!(fires(&checker.finish(), &["H1"]));
         // What is missing in the middle was skipped: that is a loss all the same.
         let first = received(&events)[0];
         events.remove(first);
