@@ -1,4 +1,4 @@
-//! How connections end, as the metrics of a real edge tell it.
+//! What connections carry and how they end, as the metrics of a real edge tell it.
 
 use crate::relay::metric;
 use crate::trace::{Client, poll};
@@ -40,4 +40,22 @@ async fn a_close_is_counted_by_its_code_and_by_its_cause() {
     }
     assert_eq!(metric(edge, "plaza_closes_total{cause=\"client\"}").await, 3.0);
     assert_eq!(metric(edge, "plaza_closes_total{cause=\"transport\"}").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_of_long_polling_are_counted() {
+    let cluster = Cluster::start(1).await;
+    let edge = &cluster.edges[0];
+    let counts =
+        async || [metric(edge, "plaza_sent_bytes_total").await, metric(edge, "plaza_received_bytes_total").await];
+    let before = counts().await;
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let open = poll(edge.addr, path, "\"sid\"").await;
+    let session: Value = serde_json::from_str(open.trim_start_matches('0')).expect("the open packet is JSON");
+    let path = format!("{path}&sid={}", session["sid"].as_str().expect("a sid"));
+    http_post(edge.addr, &path, "40").await.expect("an answer");
+    let connected = poll(edge.addr, &path, "40{").await;
+    let after = counts().await;
+    assert!(after[0] - before[0] >= (open.len() + connected.len()) as f64, "{before:?} {after:?}");
+    assert_eq!(after[1] - before[1], 2.0);
 }

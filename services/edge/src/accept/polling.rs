@@ -17,6 +17,7 @@ use crate::engine::{Poll, PollAnswer, PollCall, ShardHandle, SocketOptions};
 use crate::peer::{RELAY, Relay};
 use crate::wire::engineio::{HandshakeError, Query, Sid, Transport};
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::any;
@@ -24,6 +25,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, UPGR
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -175,7 +177,7 @@ impl EngineIoEndpoint {
         let shard = &self.shards[usize::from(self.own)];
         let connection = (self.connect)(&self.settings, true);
         match self.call(shard, PollCall::Open { connection, place }).await {
-            Some(PollAnswer::Opened { packets, .. }) => body_of(&packets),
+            Some(PollAnswer::Opened { packets, .. }) => told(shard, body_of(&packets)),
             _ => unavailable(),
         }
     }
@@ -187,7 +189,7 @@ impl EngineIoEndpoint {
         let answer = self.call(shard, PollCall::Get { key, secret }).await;
         guard.armed = false;
         match answer {
-            Some(PollAnswer::Packets(packets)) => body_of(&packets),
+            Some(PollAnswer::Packets(packets)) => told(shard, body_of(&packets)),
             other => refusal(other.as_ref()),
         }
     }
@@ -206,6 +208,7 @@ impl EngineIoEndpoint {
             Ok(Err(BodyError::TooLarge)) => return plain_status(StatusCode::PAYLOAD_TOO_LARGE),
             Ok(Err(BodyError::Broken)) | Err(_) => return json_error(HandshakeError::BadRequest),
         };
+        shard.stats().polled[1].fetch_add(body.len() as u64, Relaxed);
         let answer = self.call(shard, PollCall::Post { key, secret, body: body.into() }).await;
         guard.armed = false;
         match answer {
@@ -226,6 +229,12 @@ impl EngineIoEndpoint {
             None => unavailable(),
         }
     }
+}
+
+/// Counts the bytes of an answer with packets.
+fn told(shard: &ShardHandle, answer: Response) -> Response {
+    shard.stats().polled[0].fetch_add(answer.body().size_hint().lower(), Relaxed);
+    answer
 }
 
 /// Ends the session when its request goes away half-way: a broken transport.
