@@ -106,7 +106,7 @@ export class Chat extends EventTarget {
   retry(clientId) {
     const entry = this.outbox.find(clientId);
     if (!entry) return;
-    const fresh = entry.error?.code === "expired" ? { clientId: randomId(), tried: false } : {};
+    const fresh = entry.error?.code === "expired" ? { clientId: randomId(), tried: 0 } : {};
     this.outbox.update(entry, { ...fresh, state: "waiting", tries: 0, error: null });
     this.#changed("messages");
     this.#flush();
@@ -336,8 +336,8 @@ export class Chat extends EventTarget {
 
   async #publish(room, entry) {
     const { clientId, text } = entry;
-    const retry = entry.tried || undefined;
-    this.outbox.update(entry, { state: "sending", tried: true });
+    const retry = this.outbox.isOld(entry) || undefined;
+    this.outbox.update(entry, { state: "sending", tried: entry.tried || Date.now() });
     this.#changed("messages");
     try {
       const { duplicate } = await this.connection.ask({ publish: { room: room.name, text, clientId, retry } });

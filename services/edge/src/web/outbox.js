@@ -6,9 +6,11 @@ import { randomId } from "./text.js";
 
 const KEY = "outbox";
 const MAX_ENTRIES = 100;
+// The store knows an id for two minutes; half of it is left for what is under way.
+const KNOWN_MS = 60_000;
 
 export class Outbox {
-  // Entries: {clientId, room, text, at, tried, tries, state: "waiting"|"sending"|"sent"|"failed", error}
+  // `tried` is when an entry was first sent, 0: not yet. Entries: {clientId, room, text, at, tried, tries, state: "waiting"|"sending"|"sent"|"failed", error}
   #entries = tab.get(KEY, []).map((entry) => ({
     ...entry,
     tries: 0,
@@ -30,7 +32,7 @@ export class Outbox {
   }
 
   add(room, text) {
-    this.#entries.push({ clientId: randomId(), room, text, at: Date.now(), tried: false, tries: 0, state: "waiting" });
+    this.#entries.push({ clientId: randomId(), room, text, at: Date.now(), tried: 0, tries: 0, state: "waiting" });
     this.#save();
   }
 
@@ -38,6 +40,12 @@ export class Outbox {
   next(room) {
     const open = this.of(room).filter(({ state }) => state === "waiting" || state === "sending");
     return open[0]?.state === "waiting" ? open[0] : undefined;
+  }
+
+  /** Whether the store may have forgotten an earlier attempt, and must look for it in the room. A clock that was set back tells nothing. */
+  isOld({ tried }) {
+    const age = Date.now() - tried;
+    return tried > 0 && (age < 0 || age > KNOWN_MS);
   }
 
   update(entry, change) {
