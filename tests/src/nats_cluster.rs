@@ -93,13 +93,7 @@ impl NatsCluster {
     /// # Panics
     /// When it goes on for [`PATIENCE`].
     pub async fn pause(&self, index: usize) {
-        let process = self.process(index);
-        process.signal("STOP");
-        let begin = Instant::now();
-        while !process.is_stopped() {
-            assert!(begin.elapsed() < PATIENCE, "server {index} does not stop");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.process(index).pause().await;
     }
 
     /// The process of one server, for signals.

@@ -107,10 +107,28 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Whether a signal has stopped it (Linux).
+    /// Stops it where it stands, until it gets `CONT`.
+    ///
+    /// # Panics
+    /// When it goes on for [`PATIENCE`].
+    pub async fn pause(&self) {
+        self.signal("STOP");
+        let begin = Instant::now();
+        while !self.is_stopped() {
+            assert!(begin.elapsed() < PATIENCE, "{} does not stop", self.name);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Whether a signal has stopped all its threads (Linux): the last may go on for a moment.
     pub fn is_stopped(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.id())) else { return false };
+        let stands = |thread: std::io::Result<std::fs::DirEntry>| {
+            let stat =
+                thread.and_then(|thread| std::fs::read_to_string(thread.path().join("stat"))).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        threads.into_iter().all(stands)
     }
 
     /// Kills it at once and waits for its end.

@@ -126,7 +126,7 @@ async fn data_i13_an_edge_that_wakes_after_its_lease_ends_the_socket_of_a_sessio
     hear(&mut old, "\"ok\"").await;
 
     // Dead for the others: its sessions are cleared, so that nobody tells it of the move.
-    cluster.edges[0].process.signal("STOP");
+    cluster.edges[0].process.pause().await;
     let mut service = SessionServiceClient::connect(cluster.session.url()).await.unwrap();
     let begin = Instant::now();
     loop {
@@ -174,7 +174,7 @@ async fn faults_p2_a_ticket_is_enough_to_continue_while_redis_is_dead() {
     let joined = hear(&mut old, "\"joined\"").await;
 
     // Redis hangs; the client loses its connection, and a message comes meanwhile.
-    cluster.redis.process().signal("STOP");
+    cluster.redis.process().pause().await;
     say(&mut old, "{\"publish\":{\"room\":\"lobby\",\"text\":\"before\"}}").await;
     let before = hear(&mut old, "\"before\"").await;
     say(&mut old, "{\"publish\":{\"room\":\"lobby\",\"text\":\"missed\"}}").await;

@@ -282,13 +282,14 @@ async fn a_name_that_another_server_may_have_lost_is_held_back() {
         let mut raw = client.get_multiplexed_async_connection().await.expect("a connection");
         redis::cmd(words[0]).arg("{plaza}:boot").arg(&words[1..]).query_async(&mut raw).await.expect("a number")
     };
-    assert_eq!(boot(&["HSET", "server", "another"]).await, 0, "the data knows who wrote it");
+    // A replica that was promoted is another run of a server, with another history.
+    assert_eq!(boot(&["HSET", "server", "another", "run", "another"]).await, 0, "the data knows who wrote it");
     // By the first wish of a batch as by all others of it.
     let thieves = vec![open(2, "ada"), open(3, "ada")];
     assert_eq!(codes(apply(&mut edges, &incarnation, thieves).await), [code("busy"), code("busy")]);
 
     // Data of a release that told no grace: nothing is known of its server, and nothing fails.
-    assert_eq!(boot(&["HDEL", "name_grace", "doubt", "server"]).await, 3);
+    assert_eq!(boot(&["HDEL", "name_grace", "doubt", "server", "run"]).await, 4);
     assert_eq!(boot(&["HSET", "server", "another"]).await, 1);
     assert_eq!(codes(apply(&mut edges, &incarnation, vec![open(4, "eve")]).await), [None]);
 }

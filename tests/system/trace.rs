@@ -324,7 +324,7 @@ async fn a_publish_that_outlives_a_crash_of_fanout_stays_one_trace() {
     let mut cluster = Cluster::start_in(1, &[], receiver.envs()).await;
     let mut alice = Client::enter(cluster.edges[0].addr, json!({}), "alice", "traced").await;
     // The event is on its way to a fanout that does nothing any more, and then is gone.
-    cluster.fanout.process.signal("STOP");
+    cluster.fanout.process.pause().await;
     let publish = json!({"id": 4, "publish": {"room": "traced", "text": "hello", "trace": true}});
     alice.0.send(Message::text(publish.to_string())).await.expect("the socket is open");
     let begin = Instant::now();
