@@ -182,12 +182,9 @@ impl Publisher {
         let mut request = within(DEADLINE, request);
         let span = TRACER.root(PUBLISH, SpanKind::Client, Origin::default());
         let span = span.map(|span| ClientSpan::begin(PUBLISH, &self.server, span, &mut request));
-        let trace = span.as_ref().map(ClientSpan::trace_id);
-        let answer = self.metrics.made.make_in(trace, PUBLISH, DEADLINE, self.fanout.clone().publish(request)).await;
-        if let Some(span) = span {
-            span.done(answer.as_ref().err().map(|status| Code::of_status(status).as_str()));
-        }
-        let Err(status) = answer else {
+        let mut fanout = self.fanout.clone();
+        let call = fanout.publish(request);
+        let Err(status) = self.metrics.made.make_traced(span, PUBLISH, DEADLINE, call).await else {
             self.metrics.published("stored");
             return Ok(());
         };

@@ -107,12 +107,8 @@ impl Reader {
                 ListMembersRequest { room: room.as_str().to_owned(), page_size: 200, page_token: String::new() };
             let mut request = within(CALL, request);
             let span = span.map(|(span, server)| ClientSpan::begin(MEMBERS, &server, span, &mut request));
-            let trace = span.as_ref().map(ClientSpan::trace_id);
-            let result = context.metrics.made.make_in(trace, MEMBERS, CALL, client.list_members(request)).await;
+            let result = context.metrics.made.make_traced(span, MEMBERS, CALL, client.list_members(request)).await;
             let result = result.map_err(|status| Code::of_status(&status));
-            if let Some(span) = span {
-                span.done(result.as_ref().err().map(|code| code.as_str()));
-            }
             let _gone = context.outcomes.send(Outcome::Members { to, id, room, result }).await;
         });
     }
@@ -134,10 +130,5 @@ async fn read(
     };
     let mut request = within(CALL, request);
     let span = span.map(|(span, server)| ClientSpan::begin(READ, &server, span, &mut request));
-    let trace = span.as_ref().map(ClientSpan::trace_id);
-    let result = made.make_in(trace, READ, CALL, client.read(request)).await.map_err(|status| Code::of_status(&status));
-    if let Some(span) = span {
-        span.done(result.as_ref().err().map(|code| code.as_str()));
-    }
-    result
+    made.make_traced(span, READ, CALL, client.read(request)).await.map_err(|status| Code::of_status(&status))
 }

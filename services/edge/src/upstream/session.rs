@@ -407,12 +407,7 @@ impl Lease {
             ClientSpan::begin(APPLY, &self.server, span, &mut message)
         });
         let call = async { EdgeLeaseServiceClient::new(self.replicas.channel().await).apply(message).await };
-        let trace = span.as_ref().map(ClientSpan::trace_id);
-        let answer = told(self.context.metrics.made.make_in(trace, APPLY, CALL, call).await);
-        if let Some(span) = span {
-            span.done(answer.as_ref().err().map(|(code, _)| code.as_str()));
-        }
-        answer
+        told(self.context.metrics.made.make_traced(span, APPLY, CALL, call).await)
     }
 
     /// After a call: whether it is made once more. Then another replica is used, if there is one.

@@ -9,7 +9,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tonic::{Code, Response, Status};
 
 use crate::trace;
-use crate::trace::layer::{OTHER, code_name};
+use crate::trace::layer::{ClientSpan, OTHER, code_name};
 
 /// A histogram whose buckets point at the newest trace in them.
 pub type Exemplars = HistogramWithExemplars<[(&'static str, String); 1]>;
@@ -55,14 +55,28 @@ impl GrpcCalls {
         limit: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Status> {
-        self.make_in(trace::current().map(|context| context.trace_id().to_string()), method, limit, call).await
+        self.timed(trace::current().map(|context| context.trace_id().to_string()), method, limit, call).await
     }
 
-    /// The same for a call that has a span of its own: in this trace.
+    /// The same for a call that may have a span of its own, which ends with it.
     ///
     /// # Errors
     /// The callee's status, or `DEADLINE_EXCEEDED`.
-    pub async fn make_in<T>(
+    pub async fn make_traced<T>(
+        &self,
+        span: Option<ClientSpan>,
+        method: &'static str,
+        limit: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Status> {
+        let result = self.timed(span.as_ref().map(ClientSpan::trace_id), method, limit, call).await;
+        if let Some(span) = span {
+            span.done(result.as_ref().err().map(|status| plaza_proto::code::Code::of_status(status).as_str()));
+        }
+        result
+    }
+
+    async fn timed<T>(
         &self,
         trace_id: Option<String>,
         method: &'static str,

@@ -168,12 +168,12 @@ impl ClientSpan {
     }
 
     /// The trace's id.
-    pub fn trace_id(&self) -> String {
+    pub(crate) fn trace_id(&self) -> String {
         self.0.trace_id()
     }
 
     /// The call has ended, with an error of a closed set or without.
-    pub fn done(mut self, error: Option<&'static str>) {
+    pub(crate) fn done(mut self, error: Option<&'static str>) {
         match error {
             None => self.0.set("rpc.status_code", "OK"),
             Some(error) => self.0.fail(error),
