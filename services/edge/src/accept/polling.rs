@@ -208,7 +208,7 @@ impl EngineIoEndpoint {
             Ok(Err(BodyError::TooLarge)) => return plain_status(StatusCode::PAYLOAD_TOO_LARGE),
             Ok(Err(BodyError::Broken)) | Err(_) => return json_error(HandshakeError::BadRequest),
         };
-        shard.stats().polled[1].fetch_add(body.len() as u64, Relaxed);
+        shard.stats().polling_received_bytes.fetch_add(body.len() as u64, Relaxed);
         let answer = self.call(shard, PollCall::Post { key, secret, body: body.into() }).await;
         guard.armed = false;
         match answer {
@@ -233,7 +233,7 @@ impl EngineIoEndpoint {
 
 /// Counts the bytes of an answer with packets.
 fn told(shard: &ShardHandle, answer: Response) -> Response {
-    shard.stats().polled[0].fetch_add(answer.body().size_hint().lower(), Relaxed);
+    shard.stats().polling_sent_bytes.fetch_add(answer.body().size_hint().lower(), Relaxed);
     answer
 }
 

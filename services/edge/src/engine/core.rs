@@ -2,7 +2,6 @@
 
 use super::board::Board;
 use super::inbox::ShardHandle;
-use super::lag::Look;
 use super::log::Pool;
 use super::options::{Settings, SocketOptions};
 use super::slot::{Phase, Slab};
@@ -51,8 +50,8 @@ pub(super) struct Core {
     /// Boards with cohorts behind the head, in turn.
     pub(super) dirty: VecDeque<u32>,
     pub(super) pool: Pool,
-    /// When the logs are looked at.
-    pub(super) look: Look,
+    /// The logs are not looked at before.
+    pub(super) looks_at: Millis,
     /// Bytes that all logs hold.
     pub(super) log_bytes: u64,
     pub(super) options: Vec<SocketOptions>,
@@ -110,7 +109,7 @@ impl Core {
             rooms: foldhash::HashMap::default(),
             dirty: VecDeque::new(),
             pool: Pool::default(),
-            look: Look::default(),
+            looks_at: 0,
             log_bytes: 0,
             options: Vec::new(),
             again: VecDeque::new(),

@@ -8,23 +8,14 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Between two looks.
 const EVERY_MS: Millis = 1_000;
 
-/// When to look.
-#[derive(Debug, Default)]
-pub(super) struct Look {
-    /// Not before.
-    next: Millis,
-    /// Somebody was behind at the last look.
-    behind: bool,
-}
-
 impl Core {
     /// Looks, when it is time: every log lets go of what all have got, and the oldest that is left is the lag.
     pub(super) fn look_at_logs(&mut self) {
-        if self.now() < self.look.next {
+        if self.now() < self.looks_at {
             return;
         }
-        self.look.next = self.now() + EVERY_MS;
-        if self.log_bytes == 0 && !self.look.behind {
+        self.looks_at = self.now() + EVERY_MS;
+        if !self.may_lag() {
             return;
         }
         let (mut lag_us, mut events) = (0, 0);
@@ -39,7 +30,6 @@ impl Core {
                 events = events.max(count);
             }
         }
-        self.look.behind = events > 0;
         let stats = self.handle.stats();
         stats.log_lag_us.store(lag_us, Relaxed);
         stats.log_lag_events.store(events, Relaxed);
@@ -47,6 +37,11 @@ impl Core {
 
     /// When to look next, though nothing else happens.
     pub(super) fn next_look(&self) -> Option<Millis> {
-        (self.log_bytes > 0 || self.look.behind).then_some(self.look.next)
+        self.may_lag().then_some(self.looks_at)
+    }
+
+    /// Some log holds something, or did at the last look, and that it is over is not told yet.
+    fn may_lag(&self) -> bool {
+        self.log_bytes > 0 || self.handle.stats().log_lag_events.load(Relaxed) > 0
     }
 }

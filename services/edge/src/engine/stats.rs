@@ -94,8 +94,10 @@ pub struct Stats {
     pub lag: Buckets,
     /// From the store to the last member's socket.
     pub to_socket: TracedBuckets,
-    /// Bytes of long-polling's bodies to clients and from them. Any thread counts them: a call may come by another edge.
-    pub polled: [AtomicU64; 2],
+    /// Bytes of long-polling's answers with packets. Any thread counts them: a call may come by another edge.
+    pub polling_sent_bytes: AtomicU64,
+    /// Bytes of its posts, counted in the same way.
+    pub polling_received_bytes: AtomicU64,
     /// Age in microseconds of the oldest event that some member of a room had not got, when it was looked at last.
     pub log_lag_us: AtomicU64,
     /// Most events that some member of a room had not got then.

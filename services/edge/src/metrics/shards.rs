@@ -51,9 +51,9 @@ impl Collector for ShardMetrics {
         };
         counter("plaza_deliveries", "Events handed to a member's socket", self.sum(|s| &s.deliveries))?;
         counter("plaza_sends", "Calls of send", self.sum(|s| &s.sends))?;
-        let sent = self.sum(|s| &s.sent_bytes) + self.sum(|s| &s.polled[0]);
+        let sent = self.sum(|s| &s.sent_bytes) + self.sum(|s| &s.polling_sent_bytes);
         counter("plaza_sent_bytes", "Bytes that WebSockets took, and of long-polling's answers with packets", sent)?;
-        let received = self.sum(|s| &s.received_bytes) + self.sum(|s| &s.polled[1]);
+        let received = self.sum(|s| &s.received_bytes) + self.sum(|s| &s.polling_received_bytes);
         counter("plaza_received_bytes", "Bytes that WebSockets gave, and of long-polling's posts", received)?;
         let busy = ConstCounter::new(self.sum(|s| &s.busy_us) as f64 / 1e6);
         let about = "Time that the shards' loops did not wait; all shards are full at their number a second";
