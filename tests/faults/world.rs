@@ -345,12 +345,8 @@ impl World {
             Store::Nats(server) => self.nats.process(server),
             Store::Redis(server) => self.redis.process(server),
         };
-        process.signal("STOP");
-        let begin = std::time::Instant::now();
-        while !process.is_stopped() && begin.elapsed() < PATIENCE {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        self.struck += u64::from(process.is_stopped());
+        process.pause().await;
+        self.struck += 1;
     }
 
     /// Where clients connect.

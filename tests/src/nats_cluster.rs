@@ -1,6 +1,6 @@
 //! Three real `nats-server` processes that keep streams together.
 
-use crate::process::{PATIENCE, Process, free_port, fresh_folder, installed};
+use crate::process::{PATIENCE, Process, free_port, fresh_folder, installed, relaunch};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -80,12 +80,7 @@ impl NatsCluster {
     /// When another process holds a port for [`PATIENCE`].
     pub async fn restart(&mut self, index: usize) {
         self.kill(index);
-        let begin = Instant::now();
-        while !self.launch(index).await {
-            assert!(begin.elapsed() < PATIENCE, "a port of server {index} is taken by another process");
-            // The kernel gave it to somebody's connection, which ends.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        relaunch(&format!("server {index}"), async || self.launch(index).await).await;
     }
 
     /// Stops one where it stands, until it gets `CONT`.

@@ -8,6 +8,19 @@ use std::time::{Duration, Instant};
 /// may share two cores.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Launches a server on a port that it had before, until it has it again.
+///
+/// # Panics
+/// When another process holds the port for [`PATIENCE`].
+pub async fn relaunch(server: &str, mut launch: impl AsyncFnMut() -> bool) {
+    let begin = Instant::now();
+    while !launch().await {
+        assert!(begin.elapsed() < PATIENCE, "a port of {server} is taken by another process");
+        // The kernel gave it to somebody's connection, which ends.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// A running program. Dropping it kills it, by its own id, and shows the end of its log if the test
 /// is failing.
 #[derive(Debug)]
@@ -38,6 +51,8 @@ impl Process {
         let err = out.try_clone().expect("a file can be cloned");
         let child = Command::new(program)
             .args(args)
+            // The harness's own: no program knows it.
+            .env_remove("PLAZA_TEST_TIER")
             .envs(envs.iter().map(|(k, v)| (*k, v.as_str())))
             .current_dir(&folder)
             .stdin(Stdio::null())

@@ -1,8 +1,7 @@
 //! A real `redis-server` for one test.
 
-use crate::process::{PATIENCE, Process, free_port, fresh_folder, installed};
+use crate::process::{Process, free_port, fresh_folder, installed, relaunch};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 /// A running server without persistence.
 #[derive(Debug)]
@@ -42,15 +41,10 @@ impl RedisServer {
     /// Starts it again, empty, on the same port.
     ///
     /// # Panics
-    /// When another process holds the port for [`PATIENCE`].
+    /// When another process holds the port for a minute.
     pub async fn restart(&mut self) {
         self.kill();
-        let begin = Instant::now();
-        while !self.launch().await {
-            assert!(begin.elapsed() < PATIENCE, "port {} is taken by another process", self.port);
-            // The kernel gave it to somebody's connection, which ends.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        relaunch("redis", async || self.launch().await).await;
     }
 
     /// Whether it runs.

@@ -1,7 +1,7 @@
 //! Several real `redis-server` processes that stand in for each other: a master with a replica and
 //! three sentinels, and a cluster.
 
-use crate::process::{PATIENCE, Process, free_port, fresh_folder, installed};
+use crate::process::{PATIENCE, Process, free_port, fresh_folder, installed, relaunch};
 use redis::{FromRedisValue, RedisResult, Value};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -222,10 +222,10 @@ impl RedisFailover {
     /// Starts a server again, empty and with the role that it began with.
     ///
     /// # Panics
-    /// When another process holds the port.
+    /// When another process holds the port for a minute.
     pub async fn restart(&mut self, server: usize) {
         self.kill(server);
-        assert!(self.servers[server].launch().await, "a port is taken by another process");
+        relaunch(&format!("server {server}"), async || self.servers[server].launch().await).await;
     }
 
     /// The process of a server, for signals.

@@ -1,7 +1,8 @@
 //! A reconnect storm at a real edge whose session service is slow: more sessions want to begin than may wait. Rows 12
 //! and 17 of the fault model; the lines are those of `upstream/admission.rs`.
 
-use crate::relay::metric;
+use crate::relay::{Ws, metric};
+use crate::sockets::{stored_event, upgrade};
 use futures_util::{SinkExt, StreamExt};
 use plaza_tests::cluster::{Cluster, Service};
 use plaza_tests::proxy::{Faults, Proxy, Way};
@@ -9,13 +10,11 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 use tokio::sync::{Barrier, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 /// Sessions that begin: 1,024 may wait, and few hundred more are on their way to the service.
 const NEW: usize = 1_800;
@@ -31,8 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const OVERTAKEN: usize = 200;
 /// The last message.
 const END: &str = "end";
-
-type Ws = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// A client of one of the protocols.
 #[derive(Clone, Debug, Default)]
@@ -71,12 +68,7 @@ impl Client {
     }
 
     async fn connect(&self, edge: SocketAddr) -> Ws {
-        let path = if self.is_plaza { "/ws" } else { "/socket.io/?EIO=4&transport=websocket" };
-        let mut request = format!("ws://{edge}{path}").into_client_request().unwrap();
-        if self.is_plaza {
-            request.headers_mut().insert("sec-websocket-protocol", "plaza.v1.json".parse().unwrap());
-        }
-        connect_async(request).await.expect("the edge takes sockets").0
+        connect_async(upgrade(edge, self.is_plaza)).await.expect("the edge takes sockets").0
     }
 
     /// What opens a session, or continues it.
@@ -187,12 +179,8 @@ impl Client {
 
     /// Keeps what is said in the room.
     fn note(&mut self, text: &str) {
-        let event: Option<Value> = match self.is_plaza {
-            true => serde_json::from_str(text).ok().map(|mut frame: Value| frame["event"].take()),
-            false => text.strip_prefix("42").and_then(|args| Some(serde_json::from_str::<Value>(args).ok()?[1].take())),
-        };
-        let Some(event) = event.filter(|event| event["position"].is_string()) else { return };
-        event["position"].as_str().unwrap().clone_into(&mut self.position);
+        let Some((position, event)) = stored_event(text, self.is_plaza) else { return };
+        self.position = position;
         self.seen.extend(event["text"].as_str().map(str::to_owned));
     }
 }

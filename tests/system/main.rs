@@ -4,7 +4,7 @@
 
 mod check;
 mod clients;
-mod closes;
+mod connections;
 mod crowd;
 mod docs;
 mod drain;
@@ -27,6 +27,7 @@ mod session_service;
 mod session_store;
 mod shed;
 mod slow;
+mod sockets;
 mod tidy;
 mod trace;
 mod whole;

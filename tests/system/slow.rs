@@ -2,6 +2,7 @@
 //! of bytes nor that of messages is reached, only that of time.
 
 use crate::relay::metric;
+use crate::sockets::{stored_event, upgrade};
 use futures_util::{SinkExt, StreamExt};
 use plaza_tests::cluster::{Cluster, Service};
 use serde_json::{Value, json};
@@ -10,7 +11,6 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 /// Who does not read is sent away within this (faults.md row 13).
 const CUT: Duration = Duration::from_secs(15);
@@ -34,13 +34,9 @@ impl Client {
     async fn start(edge: SocketAddr, is_plaza: bool, before: Option<&Self>) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(KEPT).unwrap();
-        let path = if is_plaza { "/ws" } else { "/socket.io/?EIO=4&transport=websocket" };
-        let mut request = format!("ws://{edge}{path}").into_client_request().unwrap();
-        if is_plaza {
-            request.headers_mut().insert("sec-websocket-protocol", "plaza.v1.json".parse().unwrap());
-        }
         let stream = socket.connect(edge).await.unwrap();
-        let (ws, _) = tokio_tungstenite::client_async(request, stream).await.expect("the edge takes sockets");
+        let (ws, _) =
+            tokio_tungstenite::client_async(upgrade(edge, is_plaza), stream).await.expect("the edge takes sockets");
         let (session, position) = before.map(|b| (b.session.clone(), b.position.clone())).unwrap_or_default();
         let mut client = Self { ws, is_plaza, session, position, seen: Vec::new() };
         if is_plaza {
@@ -94,12 +90,8 @@ impl Client {
     }
 
     fn note(&mut self, text: &str) {
-        let event: Option<Value> = match self.is_plaza {
-            true => serde_json::from_str(text).ok().map(|mut frame: Value| frame["event"].take()),
-            false => text.strip_prefix("42").and_then(|args| Some(serde_json::from_str::<Value>(args).ok()?[1].take())),
-        };
-        let Some(event) = event.filter(|event| event["position"].is_string()) else { return };
-        event["position"].as_str().unwrap().clone_into(&mut self.position);
+        let Some((position, event)) = stored_event(text, self.is_plaza) else { return };
+        self.position = position;
         let number: Option<usize> = event["text"].as_str().and_then(|text| text.split(' ').next()?.parse().ok());
         self.seen.extend(number);
     }

@@ -5,6 +5,7 @@ mod lives;
 mod queries;
 mod readback;
 
+use crate::sockets::upgrade;
 use futures_util::{SinkExt, StreamExt};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use plaza_tests::cluster::{Cluster, http_get, http_post};
@@ -16,7 +17,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
@@ -39,9 +39,7 @@ impl Client {
 
     /// Connects and introduces itself; the welcome.
     async fn hello(edge: SocketAddr, hello: Value) -> (Self, Value) {
-        let mut request = format!("ws://{edge}/ws").into_client_request().expect("a URL");
-        request.headers_mut().insert("sec-websocket-protocol", "plaza.v1.json".parse().expect("a header"));
-        let (socket, _) = connect_async(request).await.expect("the edge answers");
+        let (socket, _) = connect_async(upgrade(edge, true)).await.expect("the edge answers");
         let mut client = Self(socket);
         let welcome = client.ask(json!({"id": 1, "hello": hello}), "welcome").await;
         (client, welcome)

@@ -2,6 +2,7 @@
 //! says when it cannot start.
 
 use crate::relay::{Ws, next};
+use crate::sockets::upgrade;
 use futures_util::SinkExt;
 use plaza_tests::cluster::{http_get, wait_ready};
 use plaza_tests::nats::NatsServer;
@@ -11,7 +12,6 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 const LISTENERS: [&str; 4] = ["--listen", "--session-listen", "--fanout-listen", "--admin-listen"];
 
@@ -38,9 +38,7 @@ fn addr(banner: &str, before: &str) -> SocketAddr {
 
 /// A client of Plaza's own protocol that is welcomed.
 async fn own(public: SocketAddr) -> Ws {
-    let mut request = format!("ws://{public}/ws").into_client_request().expect("a URL");
-    request.headers_mut().insert("Sec-WebSocket-Protocol", "plaza.v1.json".parse().expect("a value"));
-    let (mut ws, _) = connect_async(request).await.expect("upgraded");
+    let (mut ws, _) = connect_async(upgrade(public, true)).await.expect("upgraded");
     ask(&mut ws, r#"{"id":1,"hello":{}}"#, "\"welcome\"").await;
     ws
 }
@@ -79,8 +77,7 @@ async fn plaza_chats_over_both_protocols_and_ctrl_c_ends_it_within_two_seconds()
             assert!(http_get(twin, "/healthz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")));
         }
 
-        let (mut stock, _) =
-            connect_async(format!("ws://{public}/socket.io/?EIO=4&transport=websocket")).await.expect("upgraded");
+        let (mut stock, _) = connect_async(upgrade(public, false)).await.expect("upgraded");
         ask(&mut stock, "40", "您已进入聊天室!").await;
         let mut ada = own(public).await;
         ask(&mut ada, r#"{"id":2,"setUsername":{"username":"ada"}}"#, "\"ok\"").await;
