@@ -3,6 +3,7 @@
 
 use crate::metrics::SessionMetrics;
 use crate::store::ForEdge;
+use plaza_kit::discovery::BalancedChannel;
 use plaza_kit::grpc::within;
 use plaza_kit::shutdown::Shutdown;
 use plaza_proto::fanout::ControlRequest;
@@ -10,7 +11,6 @@ use plaza_proto::fanout::fanout_service_client::FanoutServiceClient;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tonic::transport::Channel;
 
 /// The call that sends one.
 const CONTROL: &str = "plaza.fanout.v1.FanoutService/Control";
@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// Sends commands without making anybody wait. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ControlSender {
-    fanout: Option<FanoutServiceClient<Channel>>,
+    fanout: Option<FanoutServiceClient<BalancedChannel>>,
     permits: Arc<Semaphore>,
     metrics: SessionMetrics,
     shutdown: Shutdown,
@@ -30,7 +30,7 @@ pub struct ControlSender {
 
 impl ControlSender {
     /// Without `fanout` all commands wait for the heartbeat.
-    pub fn new(fanout: Option<Channel>, metrics: SessionMetrics, shutdown: Shutdown) -> Self {
+    pub fn new(fanout: Option<BalancedChannel>, metrics: SessionMetrics, shutdown: Shutdown) -> Self {
         let permits = Arc::new(Semaphore::new(IN_FLIGHT));
         Self { fanout: fanout.map(FanoutServiceClient::new), permits, metrics, shutdown }
     }

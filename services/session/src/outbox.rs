@@ -16,6 +16,7 @@ use crate::metrics::SessionMetrics;
 use crate::store::{OutboxEntry, PresenceKind, SessionStore};
 use futures_util::StreamExt;
 use futures_util::stream;
+use plaza_kit::discovery::BalancedChannel;
 use plaza_kit::grpc::within;
 use plaza_kit::shutdown::Shutdown;
 use plaza_kit::telemetry::LogGate;
@@ -30,7 +31,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tonic::transport::Channel;
 
 /// The call that publishes one event.
 const PUBLISH: &str = "plaza.fanout.v1.FanoutService/Publish";
@@ -58,7 +58,7 @@ static REFUSALS: LogGate = LogGate::per_second(1);
 #[derive(Debug)]
 pub struct Publisher {
     store: Arc<dyn SessionStore>,
-    fanout: FanoutServiceClient<Channel>,
+    fanout: FanoutServiceClient<BalancedChannel>,
     /// What `fanout` leads to, for spans.
     server: Server,
     news: Arc<News>,
@@ -96,7 +96,7 @@ impl Publisher {
     /// A publisher with a name of its own; the channel leads to `server`.
     pub fn new(
         store: Arc<dyn SessionStore>,
-        fanout: Channel,
+        fanout: BalancedChannel,
         server: Server,
         news: Arc<News>,
         metrics: SessionMetrics,

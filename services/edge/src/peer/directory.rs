@@ -1,6 +1,7 @@
 //! Where the other edges are: the session service knows, and what it said is kept for a while.
 
 use crate::upstream::CALL;
+use plaza_kit::discovery::BalancedChannel;
 use plaza_kit::grpc::within;
 use plaza_kit::metrics::GrpcCalls;
 use plaza_proto::code::Code;
@@ -10,7 +11,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
-use tonic::transport::Channel;
 
 /// The call that asks.
 const FIND: &str = "plaza.session.v1.EdgeLeaseService/FindEdge";
@@ -28,7 +28,7 @@ const QUESTIONS: usize = 32;
 /// Numbers to addresses.
 #[derive(Debug)]
 pub(super) struct Directory {
-    client: EdgeLeaseServiceClient<Channel>,
+    client: EdgeLeaseServiceClient<BalancedChannel>,
     made: GrpcCalls,
     questions: Semaphore,
     table: Mutex<Table>,
@@ -36,7 +36,7 @@ pub(super) struct Directory {
 
 impl Directory {
     /// An empty one, that asks through this channel.
-    pub(super) fn new(channel: Channel, made: GrpcCalls) -> Self {
+    pub(super) fn new(channel: BalancedChannel, made: GrpcCalls) -> Self {
         let client = EdgeLeaseServiceClient::new(channel);
         Self { client, made, questions: Semaphore::new(QUESTIONS), table: Mutex::default() }
     }

@@ -26,6 +26,7 @@ mod sockets;
 
 use crate::conn::EdgeNumber;
 use crate::upstream::registration::Registration;
+use plaza_kit::discovery::BalancedChannel;
 use plaza_kit::metrics::GrpcCalls;
 use plaza_kit::telemetry::LogGate;
 use prometheus_client::metrics::counter::Counter;
@@ -34,7 +35,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use std::time::Duration;
-use tonic::transport::Channel;
 
 pub use relay::Relay;
 pub use server::routes;
@@ -89,7 +89,7 @@ pub struct Peers {
 
 impl Peers {
     /// Other edges are found through `session`, by calls that `made` counts.
-    pub fn new(registration: Registration, session: Channel, made: GrpcCalls, metrics: PeerMetrics) -> Self {
+    pub fn new(registration: Registration, session: BalancedChannel, made: GrpcCalls, metrics: PeerMetrics) -> Self {
         let directory = Arc::new(directory::Directory::new(session, made));
         let signer = Arc::new(Signer::new(rand::random()));
         Self { registration, directory, signer, sockets: RelayedSockets::new(metrics.sockets.clone()), metrics }

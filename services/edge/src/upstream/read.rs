@@ -3,6 +3,7 @@
 use super::{CALL, Context, Outcome};
 use crate::bridge::ConnKey;
 use crate::trace::{READ, TRACER};
+use plaza_kit::discovery::BalancedChannel;
 use plaza_kit::grpc::within;
 use plaza_kit::metrics::GrpcCalls;
 use plaza_kit::trace::layer::ClientSpan;
@@ -17,7 +18,6 @@ use plaza_proto::session::session_service_client::SessionServiceClient;
 use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use tonic::transport::Channel;
 
 const TAILS: &str = "plaza.fanout.v1.FanoutService/Tails";
 const MEMBERS: &str = "plaza.session.v1.SessionService/ListMembers";
@@ -43,10 +43,10 @@ pub struct ReadKey {
 /// Reads for the hub.
 #[derive(Debug)]
 pub struct Reader {
-    fanout: Channel,
+    fanout: BalancedChannel,
     /// What `fanout` leads to, for spans.
     server: Server,
-    session: Channel,
+    session: BalancedChannel,
     /// What `session` leads to.
     session_server: Server,
     context: Context,
@@ -56,7 +56,7 @@ pub struct Reader {
 
 impl Reader {
     /// Reads through these channels, each with the server that it leads to.
-    pub fn new(fanout: (Channel, Server), session: (Channel, Server), context: Context) -> Self {
+    pub fn new(fanout: (BalancedChannel, Server), session: (BalancedChannel, Server), context: Context) -> Self {
         let ((fanout, server), (session, session_server)) = (fanout, session);
         let calls = Arc::new(Semaphore::new(CALLS));
         Self { fanout, server, session, session_server, context, calls, flying: HashSet::new() }
@@ -115,7 +115,7 @@ impl Reader {
 }
 
 async fn read(
-    mut client: FanoutServiceClient<Channel>,
+    mut client: FanoutServiceClient<BalancedChannel>,
     made: &GrpcCalls,
     key: &ReadKey,
     span: Option<(Span, Server)>,

@@ -4,6 +4,7 @@
 //! a headless Service spreads calls over its pods. `kubernetes:///service:port` learns of new and leaving
 //! pods at once; without the API it falls back on DNS, and on what it knew last.
 
+mod channel;
 mod cluster;
 mod known;
 mod slices;
@@ -24,6 +25,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 use crate::kubernetes::Cluster;
 use crate::shutdown::Shutdown;
 use crate::trace::Server;
+pub use channel::BalancedChannel;
 use known::{Addresses, Known, Source};
 use target::{Host, Target};
 
@@ -86,7 +88,7 @@ impl Targets {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn channel(&self, shutdown: &Shutdown) -> Channel {
+    pub fn channel(&self, shutdown: &Shutdown) -> BalancedChannel {
         let (channel, changes) = Channel::balance_channel::<SocketAddr>(MOST_ENDPOINTS);
         let mut addresses = self.addresses(shutdown);
         let (drained, targets) = (shutdown.drained(), self.clone());
@@ -115,7 +117,7 @@ impl Targets {
                 }
             }
         });
-        channel
+        BalancedChannel::new(channel)
     }
 
     /// These targets as the server of a span, whichever endpoint gets the call.

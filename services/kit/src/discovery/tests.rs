@@ -27,7 +27,7 @@ fn start_with(options: GrpcOptions) -> (SocketAddr, Shutdown) {
     (addr, shutdown)
 }
 
-async fn check(health: &mut HealthClient<Channel>) -> Result<ServingStatus, tonic::Status> {
+async fn check(health: &mut HealthClient<BalancedChannel>) -> Result<ServingStatus, tonic::Status> {
     let mut request = tonic::Request::new(HealthCheckRequest { service: "test.Service".to_owned() });
     request.set_timeout(Duration::from_secs(10));
     Ok(health.check(request).await?.into_inner().status())
@@ -286,12 +286,12 @@ fn wrong_tls_settings_say_what_is_right() {
 #[tokio::test]
 async fn a_connection_that_is_old_is_made_anew_and_no_call_fails() {
     let (addr, server) =
-        start_with(GrpcOptions { max_connection_age: Duration::from_millis(50), ..GrpcOptions::default() });
+        start_with(GrpcOptions { max_connection_age: Duration::from_millis(5), ..GrpcOptions::default() });
     let client = Shutdown::new();
     let mut health = HealthClient::new(Targets::parse(&format!("http://{addr}")).unwrap().channel(&client));
-    for _ in 0..100 {
+    // Without a pause, so that calls wait for their turn when a connection is told to end.
+    for _ in 0..2_000 {
         assert_eq!(check(&mut health).await.unwrap(), ServingStatus::Serving);
-        tokio::time::sleep(Duration::from_millis(3)).await;
     }
     client.begin();
     server.begin();
