@@ -33,6 +33,10 @@ trace-demo:
 observe *arguments:
     scripts/observe {{arguments}}
 
+# Fuzzes every parser of foreign bytes: `just fuzz --seconds 600 username`, or all of them for 10 seconds each.
+fuzz *arguments:
+    scripts/fuzz {{arguments}}
+
 # The chart without a cluster: renders, rules, refusals.
 chart:
     cargo test -p plaza-tests --test chart
