@@ -13,9 +13,9 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Microseconds since a moment of the store's clock, at least 1, as clocks differ a little.
-fn age_us(time_ms: u64) -> u32 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+/// Microseconds at `now` since a moment of the store's clock, at least 1, as clocks differ a little.
+fn age_us(time_ms: u64, now: SystemTime) -> u32 {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let age = now.saturating_sub(Duration::from_millis(time_ms)).as_micros();
     u32::try_from(age).unwrap_or(u32::MAX).max(1)
 }
@@ -92,7 +92,7 @@ impl Hub {
 
     /// One event to every shard that has members: decoded once, encoded once per variant in use.
     fn deliver(&mut self, id: RoomId, epoch: Epoch, stored: &Stored) {
-        let received = Instant::now();
+        let (received, wall) = self.round;
         let mark = self.mark(Position::of(epoch, stored.seq, stored.id));
         let Some(room) = self.rooms.get_mut(id) else { return };
         let Some(event) = encode::decode(stored, epoch) else {
@@ -106,7 +106,7 @@ impl Hub {
         let trace = trace::process(stored.traceparent.as_deref(), &room.name, room.members, self.feed.server());
         let frames =
             encode::frames(&room.variants, |variant| encode::event(&room.name, &event, previous, variant, mark));
-        let (seq, age_us) = (stored.seq, age_us(stored.time));
+        let (seq, age_us) = (stored.seq, age_us(stored.time, wall));
         let delivery = Arc::new(Delivery { room: id, seq, skip: None, frames, received, age_us, trace });
         for (index, shard) in room.shards.iter_mut().enumerate() {
             if shard.members > 0 && shard.behind.is_none() && self.outlets[index].try_deliver(delivery.clone()).is_err()

@@ -29,7 +29,7 @@ use plaza_proto::feed::FeedMessage;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 /// Messages taken in one round from each source.
@@ -80,6 +80,8 @@ pub(super) enum Waiter {
 pub(super) struct Hub {
     /// Milliseconds since the hub began; the same for a whole round.
     pub(super) now: Millis,
+    /// The same moment by both clocks: when what this round takes has reached this edge.
+    pub(super) round: (Instant, SystemTime),
     pub(super) outlets: Vec<Box<dyn Outlet>>,
     pub(super) feed: Box<dyn EventFeed>,
     pub(super) reader: Reader,
@@ -140,6 +142,7 @@ pub(super) async fn run(parts: HubParts) {
     let begin = Instant::now();
     let mut hub = Hub {
         now: 0,
+        round: (begin, SystemTime::now()),
         conns: Conns::new(outlets.len()),
         outlets,
         feed,
@@ -194,7 +197,8 @@ pub(super) async fn run(parts: HubParts) {
                 hub.on_tick();
             }
         }
-        hub.now = begin.elapsed().as_millis() as Millis;
+        hub.round = (Instant::now(), SystemTime::now());
+        hub.now = hub.round.0.duration_since(begin).as_millis() as Millis;
         for item in items.drain(..) {
             hub.on_feed(item);
         }

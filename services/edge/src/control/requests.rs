@@ -327,10 +327,13 @@ impl Hub {
         chaos::step(Step::Received);
         let Some(conn) = self.conns.get(key) else { return };
         event.version = 1;
-        event.user_id = conn.user_id.to_string();
+        event.user_id = (*conn.user_id).to_owned();
         // Drawn here, so that sending it again over another stream is harmless.
-        let message_id =
-            if event.client_id.is_empty() { Bytes::copy_from_slice(&rand::random::<[u8; 16]>()) } else { Bytes::new() };
+        let message_id = if event.client_id.is_empty() {
+            Bytes::copy_from_slice(&rand::random::<u128>().to_ne_bytes())
+        } else {
+            Bytes::new()
+        };
         let item = PublishItem {
             tag: 0,
             target: Some(Target::Room(name.as_str().to_owned())),
@@ -378,7 +381,7 @@ impl Hub {
         let event = Event {
             version: 1,
             kind: Kind::Typing.into(),
-            user_id: conn.user_id.to_string(),
+            user_id: (*conn.user_id).to_owned(),
             username: username.to_owned(),
             client_id: self.sender_text(key),
             ..Event::default()
@@ -461,7 +464,7 @@ pub(super) fn open_op(conn: &Conn, pid: Option<SessionId>) -> Open {
     };
     Open {
         session_id: conn.identity.session.to_string(),
-        user_id: conn.user_id.to_string(),
+        user_id: (*conn.user_id).to_owned(),
         protocol: protocol.to_owned(),
         pid: pid.map(|pid| pid.to_string()).unwrap_or_default(),
         username: conn.username.as_deref().unwrap_or_default().to_owned(),

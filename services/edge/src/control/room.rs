@@ -122,7 +122,7 @@ impl Room {
 pub(super) struct Rooms {
     places: Vec<Option<Box<Room>>>,
     free: Vec<u32>,
-    names: HashMap<RoomName, RoomId>,
+    names: foldhash::HashMap<RoomName, RoomId>,
     born: u64,
 }
 

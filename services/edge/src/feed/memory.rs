@@ -2,10 +2,11 @@
 //! have members here.
 
 use super::{EventFeed, FeedItem};
+use foldhash::{HashSet, HashSetExt};
 use futures_util::future::BoxFuture;
 use plaza_proto::feed::FeedMessage;
 use plaza_proto::ids::RoomName;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use tokio::sync::mpsc;
 
 /// A feed over a channel.

@@ -3,8 +3,9 @@
 use crate::log::budget::Budget;
 use crate::log::{Read, Start, Stored};
 use bytes::Bytes;
+use foldhash::{HashMap, HashMapExt};
 use plaza_proto::ids::{MessageId, RoomName};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 #[derive(Debug)]
