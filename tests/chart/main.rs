@@ -5,6 +5,7 @@
 //! sentence in their first line. `PLAZA_BLESS=1` writes `golden/` and `k8s/plain/` anew; read the
 //! difference before you commit it.
 
+mod extensions;
 mod flags;
 mod golden;
 mod helm;

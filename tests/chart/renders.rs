@@ -10,6 +10,9 @@ use std::sync::OnceLock;
 /// The oldest Kubernetes that the chart supports, and the newest with a schema to check against.
 pub(crate) const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 
+/// The kinds that the chart renders and Kubernetes itself does not have: `extensions.rs` checks them.
+pub(crate) const EXTENSIONS: [&str; 5] = ["GRPCRoute", "HTTPRoute", "PodMonitor", "PrometheusRule", "ScaledObject"];
+
 /// What one set of values renders.
 #[derive(Debug)]
 pub(crate) struct Render {

@@ -1,7 +1,7 @@
 //! What holds for every render, whatever the values.
 
 use crate::helm::{root, template};
-use crate::renders::{Render, items, name, renders};
+use crate::renders::{EXTENSIONS, Render, items, name, renders};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -42,8 +42,7 @@ fn strings<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
 #[test]
 fn the_oldest_and_the_newest_kubernetes_accept_every_object() {
     assert!(renders().problems.is_empty(), "{}", renders().problems.join("\n"));
-    let extensions = ["GRPCRoute", "HTTPRoute", "PodMonitor", "PrometheusRule", "ScaledObject"];
-    assert_eq!(renders().unknown, extensions, "kinds that Kubernetes itself does not have");
+    assert_eq!(renders().unknown, EXTENSIONS, "kinds that Kubernetes itself does not have");
 }
 
 #[test]
