@@ -1,6 +1,8 @@
 //! Values that cannot work are refused with a sentence that says which, and what would.
 
 use crate::helm::{helm, root, template, yaml_files};
+use crate::renders::{items, validate};
+use serde_json::{Value, json};
 use std::path::Path;
 
 #[test]
@@ -17,6 +19,36 @@ fn every_wrong_set_of_values_is_refused_with_its_sentence() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Sets each text that `formats.yaml` knows, by what `text` makes of its format; the paths, and what Helm says.
+fn formatted(documents: &Value, text: impl Fn(&Value) -> Value) -> (Vec<String>, String) {
+    let (mut values, mut paths) = (json!({}), Vec::new());
+    for format in items(&documents["formats"][0]) {
+        for at in items(&format["at"]).filter_map(Value::as_str) {
+            let default = at.split('.').fold(&documents["values"][0], |value, key| &value[key]);
+            let place = at.split('.').fold(&mut values, |value, key| &mut value[key]);
+            *place = if default.is_array() { json!([text(format)]) } else { text(format) };
+            assert!(default.is_array() || default.is_string(), "there is no {at} with a text");
+            paths.push(at.to_owned());
+        }
+    }
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("formatted.yaml");
+    std::fs::write(&file, values.to_string()).expect("the file can be written");
+    (paths, template("plaza", "chat", &file, &[]).err().unwrap_or_default())
+}
+
+#[test]
+fn every_format_has_an_example_that_it_takes_and_refuses_other_texts_in_words() {
+    let read = |file: &str| std::fs::read_to_string(root().join("charts/plaza").join(file)).expect("the chart has it");
+    let texts = json!({ "formats": read("formats.yaml"), "values": read("values.yaml") });
+    let documents = &validate(&serde_json::to_vec(&texts).expect("strings are JSON"))["documents"];
+    let (paths, said) = formatted(documents, |_| json!(" "));
+    for at in paths {
+        assert!(said.contains(&format!("{at} has \" \", which is not ")), "{at} is not refused:\n{said}");
+    }
+    let (_, said) = formatted(documents, |format| format["example"].clone());
+    assert!(!said.contains("which is not"), "{said}");
 }
 
 #[test]
