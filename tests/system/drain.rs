@@ -1,8 +1,11 @@
 //! The end of an edge, seen from outside: what load balancers, clients and the kubelet are told.
 
+use crate::clients::{passed, start};
 use crate::relay::{request, send};
 use futures_util::StreamExt;
 use plaza_tests::cluster::{Cluster, http_get};
+use plaza_tests::process::installed;
+use serde_json::Value;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
@@ -12,17 +15,29 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 const CLIENTS: usize = 60;
 const WINDOW: Duration = Duration::from_secs(3);
 
-/// The close code of a socket, and when it came.
-async fn closed(url: String) -> impl Future<Output = (u16, Instant)> {
+/// How a socket ended.
+struct End {
+    /// The close code; 0: there was no close frame.
+    code: u16,
+    at: Instant,
+    /// What was said before it, in texts.
+    said: Vec<String>,
+}
+
+/// The end of a socket, which is open when this returns.
+async fn end(url: String) -> impl Future<Output = End> {
     let (mut ws, _) = connect_async(url).await.expect("upgraded");
     async move {
-        loop {
+        let mut said = Vec::new();
+        let code = loop {
             match ws.next().await {
-                Some(Ok(Message::Close(Some(frame)))) => return (frame.code.into(), Instant::now()),
-                Some(Ok(Message::Close(None)) | Err(_)) | None => return (0, Instant::now()),
+                Some(Ok(Message::Close(Some(frame)))) => break frame.code.into(),
+                Some(Ok(Message::Close(None)) | Err(_)) | None => break 0,
+                Some(Ok(Message::Text(text))) => said.push(text.to_string()),
                 Some(Ok(_)) => {}
             }
-        }
+        };
+        End { code, at: Instant::now(), said }
     }
 }
 
@@ -36,7 +51,7 @@ async fn a_stopping_edge_turns_new_sockets_away_and_lets_the_old_ones_go_evenly(
     let mut sockets = JoinSet::new();
     for n in 0..CLIENTS {
         let path = if n % 2 == 0 { "/ws" } else { "/socket.io/?EIO=4&transport=websocket" };
-        sockets.spawn(closed(format!("ws://{edge}{path}")).await);
+        sockets.spawn(end(format!("ws://{edge}{path}")).await);
     }
     let begin = Instant::now();
     cluster.edges[0].process.signal("TERM");
@@ -68,12 +83,32 @@ async fn a_stopping_edge_turns_new_sockets_away_and_lets_the_old_ones_go_evenly(
         assert!(begin.elapsed() < Duration::from_secs(60), "{} of {CLIENTS} are closed", closes.len());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Engine.IO ends without a code: its client comes back by itself.
-    let restarts = closes.iter().filter(|(code, _)| *code == 1012).count();
-    let silent = closes.iter().filter(|(code, _)| *code == 0).count();
-    assert_eq!((restarts, silent), (CLIENTS / 2, CLIENTS / 2));
-    let (first, last) = (closes.iter().map(|c| c.1).min(), closes.iter().map(|c| c.1).max());
+    // Plaza's own protocol names a time to come back at, and a code. Engine.IO ends without either, and without the
+    // goodbye `41`, after which a stock client would stay away.
+    let (own, engineio): (Vec<&End>, Vec<&End>) = closes.iter().partition(|end| end.code == 1012);
+    assert_eq!((own.len(), engineio.len()), (CLIENTS / 2, CLIENTS / 2));
+    for end in own {
+        let frame: Value = serde_json::from_str(&end.said.concat()).expect("one frame was said");
+        let after = frame["reconnect"]["afterMs"].as_u64();
+        assert!(after.is_some_and(|after| (100..3_000).contains(&after)), "{frame}");
+    }
+    for end in engineio {
+        assert_eq!(end.code, 0);
+        assert!(end.said.len() == 1 && end.said[0].starts_with("0{"), "nothing but the open packet: {:?}", end.said);
+    }
+    let (first, last) = (closes.iter().map(|end| end.at).min(), closes.iter().map(|end| end.at).max());
     let spread = last.expect("some").duration_since(first.expect("some"));
     assert!(spread > WINDOW / 3, "{CLIENTS} sockets were closed within {spread:?}");
+    assert!(cluster.edges[0].process.wait().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stock_clients_of_a_stopping_edge_come_back_at_another_one_and_lose_nothing() {
+    let mut cluster = Cluster::start_with(2, &["--message-rate", "0", "--drain-window", "3s"]).await;
+    let urls = cluster.edges.iter().map(plaza_tests::cluster::Service::url).collect::<Vec<_>>();
+    let mut clients = start(&installed("node"), "drain.mjs", &urls);
+    clients.wait_log("its clients", |log| log.contains("the edge may stop").then_some(())).await;
+    cluster.edges[0].process.signal("TERM");
+    passed(clients).await;
     assert!(cluster.edges[0].process.wait().await.success());
 }

@@ -45,13 +45,16 @@ pub async fn drain(shards: &[ShardHandle], relayed: &RelayedSockets, window: Dur
 }
 
 async fn close(shards: &[ShardHandle], window: Duration) {
-    if connections(shards) == 0 {
-        return;
-    }
+    // Where nobody is, nobody needs time: who was let in at the last moment is told at once.
+    let is_empty = connections(shards) == 0;
+    let window = if is_empty { Duration::ZERO } else { window };
     let window_ms = u32::try_from(window.as_millis()).unwrap_or(u32::MAX);
     for shard in shards {
         shard.send(Inbound::Control(Control::Drain { window_ms }));
         shard.wake();
+    }
+    if is_empty {
+        return;
     }
     chaos::step(Step::Draining);
     let end = Instant::now() + window + GRACE;

@@ -39,7 +39,10 @@ impl Core {
             return;
         }
         let engineio = self.slab.get(index).connection.as_ref().is_some_and(|c| c.sid_secret().is_some());
+        // Everybody who was there in the drain's window has a time in it.
+        let straggles = self.slab.get(index).closes_at > self.drain_until;
         let (code, reason) = match cause {
+            Cause::Drain if straggles => (codes::GOING_AWAY, "this server is about to end"),
             Cause::Drain => (codes::RESTART, "this server restarts"),
             Cause::Shed => (codes::RESTART, "another server has more room"),
             Cause::Slow => (codes::TRY_LATER, "too slow"),
@@ -194,8 +197,8 @@ impl Core {
 
     /// Closes everything in random order over the window.
     pub(super) fn drain(&mut self, window_ms: u32) {
-        let now = self.now();
-        self.drain_until = now + u64::from(window_ms);
+        // 0 says that there is no drain, and a shard may be that young.
+        self.drain_until = (self.now() + u64::from(window_ms)).max(1);
         for index in 0..self.slab.slots.len() as u32 {
             if self.slab.get(index).phase == Phase::Open {
                 self.close_within(index);
@@ -219,7 +222,7 @@ impl Core {
         }
     }
 
-    /// Gives a connection its time in the drain's window.
+    /// Gives a connection its time in the drain's window; one that comes behind it has none, and goes at once.
     pub(super) fn close_within(&mut self, index: u32) {
         let now = self.now();
         self.slab.at(index).closes_at = fastrand::u64(now..=self.drain_until.max(now)).max(1);

@@ -455,6 +455,19 @@ fn a_drain_says_a_last_word_and_closes_within_its_window() {
 }
 
 #[test]
+fn who_comes_behind_the_window_of_a_drain_hears_that_the_server_goes_away() {
+    let server = Server::with(Settings { tick_ms: 10, ..Settings::default() }, SocketOptions::default());
+    let mut early = server.client("1");
+    server.control(Control::Drain { window_ms: 0 });
+    assert_eq!(early.next_text(), "before drain");
+    assert_eq!(early.close_code(), Some(1012));
+    let mut late = Client::connect(server.address, "1");
+    assert_eq!(late.next_text(), "before drain");
+    assert_eq!(late.close_code(), Some(1001));
+    assert_eq!(server.closed(Cause::Drain), 2);
+}
+
+#[test]
 fn so_many_as_are_too_many_are_closed_one_after_another_and_the_others_stay() {
     let server = Server::with(Settings { tick_ms: 10, ..Settings::default() }, SocketOptions::default());
     let mut clients: Vec<_> = (0..20).map(|_| server.client("1")).collect();
