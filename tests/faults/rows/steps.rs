@@ -134,7 +134,11 @@ fn poke(run: &mut Run, kind: Kind, victim: usize, step: Step) {
     match (kind, step) {
         // Clients come from other edges.
         (Kind::Edge, _) => others(&world.edges),
-        (Kind::Session, _) => world.edges[victim].front.reset_all(),
+        // An edge stays with the service that answers it: those of the other one look for another, too.
+        (Kind::Session, _) => {
+            others(&world.sessions);
+            world.edges[victim].front.reset_all();
+        }
         (Kind::Fanout, Step::Hinting) => {
             others(&world.fanouts);
             // Acknowledgements come later than a publish waits for them, so what is stored is published again.
