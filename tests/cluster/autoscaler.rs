@@ -4,7 +4,7 @@ use crate::crowd::Crowd;
 use crate::kube::Kube;
 use crate::moves::heal;
 use crate::release::{self, NAME, NAMESPACE, cost, kubectl, name, pods};
-use crate::swarm::Swarm;
+use crate::swarm::{CLIENTS, Swarm};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub(crate) async fn follows_the_load(kube: &Kube) {
     let costs = ["--set", "kubernetesApi.podDeletionCost=true"];
     release::apply(kube, &["values.yaml", "traffic.yaml", "autoscaling.yaml"], &costs);
     release::wait_until_still(kube).await;
-    let mut swarm = Swarm::start("autoscaler", release::front(kube), 6);
+    let mut swarm = Swarm::start("autoscaler", release::front(kube), CLIENTS, 6);
 
     swarm.strike("a storm of messages");
     swarm.storm(true);

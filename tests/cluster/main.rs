@@ -17,7 +17,7 @@
 //! | [`swarm`] | clients that chat and record, while the cluster moves |
 //! | [`crowd`] | clients that stay at one pod |
 //! | [`images`], [`install`], [`readme`] | checks of what a newcomer meets |
-//! | [`moves`], [`autoscaler`], [`policies`], [`api`], [`tls`] | checks of what a cluster does to Plaza |
+//! | [`moves`], [`shed`], [`autoscaler`], [`policies`], [`api`], [`tls`] | checks of what a cluster does to Plaza |
 //! | [`traces`], [`observability`] | checks of what is seen of Plaza |
 
 #![expect(clippy::print_stdout, reason = "the list of checks is the program's output")]
@@ -33,6 +33,7 @@ mod observability;
 mod policies;
 mod readme;
 mod release;
+mod shed;
 mod swarm;
 mod tls;
 mod traces;
@@ -109,6 +110,9 @@ const CHECKS: &[Check] = &[
         "k8s/observability shows traces, metrics and dashboards of a release",
         |kube| Box::pin(observability::watches_a_release(kube)),
     ),
+    check("cluster::c16_shed", "a full edge sends its excess to a new one under traffic", |kube| {
+        Box::pin(shed::moves_the_excess_to_a_new_edge(kube))
+    }),
 ];
 
 fn main() -> ExitCode {

@@ -2,7 +2,7 @@
 
 use crate::kube::Kube;
 use crate::release::{self, NAME, NAMESPACE, kubectl, name, pods, settled};
-use crate::swarm::{Healed, Swarm};
+use crate::swarm::{CLIENTS, Healed, Swarm};
 
 /// Every part, with the object that keeps its pods.
 const PARTS: &[(&str, &str)] = &[
@@ -28,7 +28,7 @@ const SERVICES: &[&str] = &["edge", "session", "fanout"];
 pub(crate) async fn chatting(kube: &Kube, name: &str, values: &str) -> Swarm {
     release::apply(kube, &["values.yaml", "traffic.yaml"], &["--set", values]);
     release::wait_until_still(kube).await;
-    Swarm::start(name, release::front(kube), 3)
+    Swarm::start(name, release::front(kube), CLIENTS, 3)
 }
 
 /// It is over: everybody is back in time, and every message has its outcome in time.

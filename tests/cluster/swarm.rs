@@ -23,6 +23,9 @@ pub(crate) struct Healed {
     pub(crate) away_p99: u64,
 }
 
+/// How many clients: those of a small run.
+pub(crate) const CLIENTS: u32 = 24;
+
 /// A running swarm. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Swarm {
@@ -35,7 +38,7 @@ pub(crate) struct Swarm {
 impl Swarm {
     /// Starts it and waits until every client is in its rooms and hears the others; `stock` of the clients are
     /// stock ones.
-    pub(crate) fn start(name: &str, front: SocketAddr, stock: u32) -> Self {
+    pub(crate) fn start(name: &str, front: SocketAddr, clients: u32, stock: u32) -> Self {
         let folder = std::env::temp_dir().join(format!("plaza-cluster-{}-{name}", std::process::id()));
         let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mut child = Command::new(built("plaza-faults"))
@@ -44,6 +47,8 @@ impl Swarm {
                 "--seed",
                 &seed.to_string(),
                 "--small",
+                "--clients",
+                &clients.to_string(),
                 "--stock",
                 &stock.to_string(),
                 "--at",

@@ -60,6 +60,7 @@ plaza-faults --sabotage       breaks each of Plaza's own rules once: all of them
   --seed S      what is random follows from it (default 1)
   --seeds N     so many runs of each row, with seeds S, S+1, ... (default 1)
   --small       few clients, few faults, short pauses: as in continuous integration
+  --clients N   so many clients (default 126, small 24)
   --stock N     so many of the clients are stock ones (default 6, small 3)
   --faults N    faults in each row (default 12, small 3)
   --minutes M   length of row 26 (default 10)
@@ -221,6 +222,7 @@ fn parse(args: &[String]) -> anyhow::Result<Options> {
             }
             "--seed" => options.seed = value.parse()?,
             "--seeds" => options.seeds = value.parse()?,
+            "--clients" => options.scale.clients = value.parse()?,
             "--stock" => options.scale.stock = value.parse()?,
             "--faults" => options.scale.faults = value.parse()?,
             "--minutes" => options.scale.minutes = value.parse()?,
