@@ -17,9 +17,13 @@ const PARTS: &[(&str, &str)] = &[
 /// release on a machine of its own; this is a debug build that shares two cores with the whole cluster.
 const BACK_MS: u64 = 10_000;
 
-/// Row 1: after the death of an edge its clients are back within this (p99). Row 18 allows 1 s after an orderly
-/// move: held on a quiet machine, which this one is not.
+/// Row 1: after the death of an edge its clients are back within this (p99). It is enough for an orderly move, too,
+/// where an edge tells clients of Plaza's own protocol to stay away for 0.1 to 3 s, so that they do not come all at once.
 const AWAY_MS: u64 = 5_000;
+
+/// The same without the waits that clients were told or chose (p99): what Plaza and the machine take. Measured on two
+/// cores: 20 to 220 ms, and up to 930 ms beside six programs that never rest.
+const RETURNING_MS: u64 = 2_000;
 
 /// The parts that are Plaza's own: row 18 is about them.
 const SERVICES: &[&str] = &["edge", "session", "fanout"];
@@ -43,9 +47,19 @@ pub(crate) fn heal(swarm: &mut Swarm, what: &str) -> Healed {
 /// The same after an orderly move of services: row 18 of the faults. How long messages took meanwhile is told and
 /// not held against the row's second: the machine decides it, too.
 fn heal_in_order(swarm: &mut Swarm, what: &str) {
-    let Healed { times, away_p99, .. } = heal(swarm, what);
-    assert!(times <= 2, "{what}: a client had to come back {times} times");
-    assert!(away_p99 <= AWAY_MS, "{what}: clients were away for {away_p99} ms (p99)");
+    let healed = heal(swarm, what);
+    assert!(healed.times <= 2, "{what}: a client had to come back {} times", healed.times);
+    assert_back(&healed, what);
+}
+
+/// Clients who were away were back in time.
+fn assert_back(healed: &Healed, what: &str) {
+    let Healed { away_p99, returning_p99, .. } = healed;
+    assert!(*away_p99 <= AWAY_MS, "{what}: clients were away for {away_p99} ms (p99)");
+    assert!(
+        *returning_p99 <= RETURNING_MS,
+        "{what}: without their waits clients were away for {returning_p99} ms (p99)"
+    );
 }
 
 /// 1 -> 3 -> 1 edges.
@@ -91,19 +105,18 @@ pub(crate) async fn delete_pods_by_force(kube: &Kube) {
         let what = format!("delete by force of {pod}");
         swarm.strike(&what);
         kubectl(kube, &["delete", "pod", pod, "--force", "--grace-period=0"]);
-        let look = || match kube.get(&["pods", "--namespace", NAMESPACE])["items"].as_array() {
-            Some(all) if all.iter().any(|other| other["metadata"]["uid"] == pods[0]["metadata"]["uid"]) => {
-                Err(format!("{pod} is there"))
-            }
-            _ => Ok(()),
-        };
-        kube.wait("the pod is gone", look).await;
+        // The object goes at once, and the node ends what runs in its own time: only then clients notice.
+        let [uid, node] = [&pods[0]["metadata"]["uid"], &pods[0]["spec"]["nodeName"]].map(|text| text.as_str());
+        let (uid, node) = (uid.expect("a pod has an id"), node.expect("it is on a node"));
+        let path = format!("/api/v1/nodes/{node}/proxy/runningpods/");
+        let look =
+            || if kube.kubectl(&["get", "--raw", &path]).contains(uid) { Err("it runs".to_owned()) } else { Ok(()) };
+        kube.wait("the pod has ended", look).await;
         settled(kube, object);
         let healed = heal(&mut swarm, &what);
         if *part == "edge" {
-            let Healed { times, away_p99, .. } = healed;
-            assert!(times > 0, "{what}: no client noticed");
-            assert!(away_p99 <= AWAY_MS, "{what}: clients were away for {away_p99} ms (p99)");
+            assert!(healed.times > 0, "{what}: no client noticed");
+            assert_back(&healed, &what);
         }
     }
     println!("{}", swarm.judge());

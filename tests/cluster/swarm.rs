@@ -21,6 +21,8 @@ pub(crate) struct Healed {
     pub(crate) times: u64,
     /// From the last word of a connection until its client was in all its rooms again.
     pub(crate) away_p99: u64,
+    /// The same without the waits that edges asked for, and those that clients chose: what Plaza and the machine took.
+    pub(crate) returning_p99: u64,
 }
 
 /// How many clients: those of a small run.
@@ -89,9 +91,9 @@ impl Swarm {
         self.tell("heal");
         let told = self.answer("caught up after");
         let mut numbers = told.split(' ').filter_map(|word| word.parse().ok());
-        let [caught_up, settled, _clients, times, _away_p50, away_p99] =
-            [(); 6].map(|()| numbers.next().expect("it says all of it"));
-        Healed { told, caught_up, settled, times, away_p99 }
+        let [caught_up, settled, _clients, times, _away_p50, away_p99, returning_p99] =
+            [(); 7].map(|()| numbers.next().expect("it says all of it"));
+        Healed { told, caught_up, settled, times, away_p99, returning_p99 }
     }
 
     /// Ends it: nothing that was acknowledged is lost, doubled or out of order, and enough happened.

@@ -165,6 +165,7 @@ impl Client {
                 () = shutdown.cancelled() => return,
             }
             let wait = self.back.wait(self.random.f64());
+            self.board.absence.waits(self.id, wait);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = shutdown.cancelled() => return,
