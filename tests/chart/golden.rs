@@ -8,7 +8,7 @@ use std::process::Command;
 
 /// What `k8s/plain/plaza.yaml` begins with.
 const PLAIN_HEAD: &str = "\
-# Plaza without Helm, from the chart's defaults: kubectl apply -f k8s/plain/plaza.yaml
+# Plaza without Helm, from the chart's defaults; k8s/README.md says how to give the images their registry and apply it.
 # Written by `just chart-bless`; do not edit. The images are plaza-edge, plaza-session and plaza-fanout.
 ---
 apiVersion: v1

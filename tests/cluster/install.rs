@@ -1,7 +1,7 @@
 //! The thin path: install, look, talk, uninstall.
 
 use crate::kube::Kube;
-use crate::release::{self, NAME, NAMESPACE, name, pods};
+use crate::release::{self, NAME, NAMESPACE, name, pods, pods_in};
 use serde_json::Value;
 use std::path::Path;
 
@@ -14,16 +14,16 @@ pub(crate) async fn with_nothing_but_image_names(kube: &Kube) {
     refuses_root(kube);
     let (chart, values) = (release::chart(), release::values("values.yaml"));
     kube.helm(&["install", NAME, &chart, "--namespace", NAMESPACE, "--wait", "--timeout=4m", "--values", &values]);
-    assert_all_ready(kube);
+    assert_all_ready(kube, NAMESPACE);
     let told = kube.helm(&["test", NAME, "--namespace", NAMESPACE, "--timeout=3m"]);
     assert!(told.contains("Succeeded") || told.contains("Plaza works"), "{told}");
-    assert_all_ready(kube);
+    assert_all_ready(kube, NAMESPACE);
 }
 
-/// Every pod that belongs there is ready, and none has restarted.
-pub(crate) fn assert_all_ready(kube: &Kube) {
+/// Every pod that belongs into a namespace is ready, and none has restarted.
+pub(crate) fn assert_all_ready(kube: &Kube, namespace: &str) {
     for (component, count) in COMPONENTS {
-        let pods = pods(kube, Some(component));
+        let pods = pods_in(kube, namespace, Some(component));
         assert_eq!(pods.len(), *count, "pods of {component}");
         for pod in pods {
             let statuses = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();

@@ -113,6 +113,9 @@ const CHECKS: &[Check] = &[
     check("cluster::c16_shed", "a full edge sends its excess to a new one under traffic", |kube| {
         Box::pin(shed::moves_the_excess_to_a_new_edge(kube))
     }),
+    check("cluster::c17_plain", "the manifests without Helm work as their README says", |kube| {
+        Box::pin(readme::plain_manifests_work_as_it_is_written(kube))
+    }),
 ];
 
 fn main() -> ExitCode {
