@@ -8,6 +8,7 @@
 //! | [`trace`] | spans of sampled work, exported over OTLP by the `OTEL_*` variables |
 //! | [`shutdown`] | one token to tell, one tracker to wait |
 //! | [`net`] | bound listeners, with a remedy when the address is in use |
+//! | [`platform`] | what is not the same on every system |
 //! | [`metrics`] | the registry behind `/metrics` |
 //! | [`admin`] | `/livez`, `/readyz`, `/metrics` |
 //! | [`grpc`] | serving gRPC with health, reflection, TLS and limits |
@@ -24,6 +25,7 @@ pub mod grpc;
 pub mod kubernetes;
 pub mod metrics;
 pub mod net;
+pub mod platform;
 pub mod program;
 pub mod settings;
 pub mod shutdown;

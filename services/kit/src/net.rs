@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::platform;
+
 /// Connections that wait to be accepted; the system's own limit (`net.core.somaxconn`) caps it.
 const BACKLOG: i32 = 4096;
 
@@ -22,7 +24,7 @@ pub struct BindError {
 
 fn remedy(addr: SocketAddr, flag: &str, kind: io::ErrorKind) -> String {
     match kind {
-        io::ErrorKind::AddrInUse if cfg!(target_os = "macos") && addr.port() == 5000 => {
+        io::ErrorKind::AddrInUse if platform::takes_port(addr.port()) => {
             format!("port 5000 belongs to AirPlay on a Mac; choose another with --{flag} 127.0.0.1:8000")
         }
         io::ErrorKind::AddrInUse => format!(
@@ -74,7 +76,8 @@ pub fn bind_shared(addr: SocketAddr, flag: &'static str, n: usize) -> Result<Vec
     announce(&first, flag).map_err(fail)?;
     let mut listeners = vec![first];
     for _ in 1..n {
-        let next = if cfg!(target_os = "linux") { bind_one(bound, Sharing::Next) } else { listeners[0].try_clone() };
+        let next =
+            if platform::SPREADS_CONNECTIONS { bind_one(bound, Sharing::Next) } else { listeners[0].try_clone() };
         listeners.push(next.map_err(fail)?);
     }
     Ok(listeners)
@@ -96,26 +99,15 @@ fn bind_one(addr: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
     #[cfg(not(windows))]
     socket.set_reuse_address(true)?;
     if sharing == Sharing::Next {
-        reuse_port(&socket)?;
+        platform::reuse_port(&socket)?;
     }
     socket.bind(&addr.into())?;
     if sharing == Sharing::First {
-        reuse_port(&socket)?;
+        platform::reuse_port(&socket)?;
     }
     socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-#[cfg(target_os = "linux")]
-fn reuse_port(socket: &Socket) -> io::Result<()> {
-    socket.set_reuse_port(true)
-}
-
-#[cfg(not(target_os = "linux"))]
-#[allow(clippy::unnecessary_wraps, reason = "one signature on every platform")]
-fn reuse_port(_: &Socket) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]
@@ -142,18 +134,5 @@ mod tests {
         assert_eq!(group.len(), 3);
         assert!(bind(addr, "listen").is_err());
         assert!(bind_shared(addr, "listen", 3).is_err());
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn every_listener_of_a_shared_address_gets_connections() {
-        let group = bind_shared(ANY, "listen", 2).unwrap();
-        let addr = group[0].local_addr().unwrap();
-        // The kernel picks by a hash of the ports: 64 of 64 on one side has a chance of 2^-63.
-        let clients: Vec<_> = (0..64).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
-        let accepted: Vec<usize> =
-            group.iter().map(|listener| std::iter::from_fn(|| listener.accept().ok()).count()).collect();
-        assert_eq!(accepted.iter().sum::<usize>(), clients.len());
-        assert!(accepted.iter().all(|count| *count > 0), "{accepted:?}");
     }
 }

@@ -12,6 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use plaza_kit::chaos::{self, Step};
+use plaza_kit::platform;
 use plaza_kit::telemetry::LogGate;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -146,11 +147,7 @@ async fn serve_connection(
     }
 }
 
-/// No descriptor or no memory for another socket: EMFILE, ENFILE, ENOBUFS, ENOMEM.
+/// No descriptor or no memory for another socket.
 fn is_exhausted(error: &io::Error) -> bool {
-    #[cfg(target_os = "linux")]
-    const CODES: [i32; 4] = [24, 23, 105, 12];
-    #[cfg(not(target_os = "linux"))]
-    const CODES: [i32; 4] = [24, 23, 55, 12];
-    error.raw_os_error().is_some_and(|code| CODES.contains(&code))
+    error.raw_os_error().is_some_and(|code| platform::EXHAUSTED.contains(&code))
 }
