@@ -17,7 +17,11 @@ pub(crate) fn tool(below: &str, name: &str) -> Command {
 
 /// Runs Helm in the root of the project.
 pub(crate) fn helm<S: AsRef<OsStr>>(args: &[S]) -> Output {
-    let mut command = tool("bin", "helm");
+    run(tool("bin", "helm"), args)
+}
+
+/// Runs this Helm in the root of the project.
+pub(crate) fn run<S: AsRef<OsStr>>(mut command: Command, args: &[S]) -> Output {
     // Helm 3 and 4 both read settings and plugins of the user's: not in a test.
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("helm");
     for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
@@ -32,10 +36,24 @@ pub(crate) fn helm<S: AsRef<OsStr>>(args: &[S]) -> Output {
 /// # Errors
 /// What Helm says.
 pub(crate) fn template(release: &str, namespace: &str, values: &Path, more: &[&str]) -> Result<String, String> {
+    template_by(tool("bin", "helm"), release, namespace, values, more)
+}
+
+/// The same by this Helm.
+///
+/// # Errors
+/// What it says.
+pub(crate) fn template_by(
+    helm: Command,
+    release: &str,
+    namespace: &str,
+    values: &Path,
+    more: &[&str],
+) -> Result<String, String> {
     let values = values.to_str().expect("paths of the project are UTF-8");
     let mut args = vec!["template", release, "charts/plaza", "--namespace", namespace, "--values", values];
     args.extend(more);
-    let output = helm(&args);
+    let output = run(helm, &args);
     let said = |bytes| String::from_utf8(bytes).expect("helm writes UTF-8");
     // Helm 4 writes an empty line between documents, Helm 3 does not.
     if output.status.success() { Ok(said(output.stdout).replace("\n\n---", "\n---")) } else { Err(said(output.stderr)) }

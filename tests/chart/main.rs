@@ -9,6 +9,7 @@ mod extensions;
 mod flags;
 mod golden;
 mod helm;
+mod helm_3;
 mod manifests;
 mod monitoring;
 mod notes;
