@@ -55,8 +55,12 @@ pub(crate) fn template_by(
     args.extend(more);
     let output = run(helm, &args);
     let said = |bytes| String::from_utf8(bytes).expect("helm writes UTF-8");
-    // Helm 4 writes an empty line between documents, Helm 3 does not.
-    if output.status.success() { Ok(said(output.stdout).replace("\n\n---", "\n---")) } else { Err(said(output.stderr)) }
+    if !output.status.success() {
+        return Err(said(output.stderr));
+    }
+    // Helm 4 writes an empty line behind each document, Helm 3 does not.
+    let text = said(output.stdout).replace("\n\n---", "\n---");
+    Ok(format!("{}\n", text.trim_end()))
 }
 
 /// The YAML files of a folder, by name without ending, in order.
