@@ -37,8 +37,10 @@ pub(crate) fn apply(kube: &Kube, files: &[&str], more: &[&str]) {
     let mut arguments = vec!["upgrade", NAME, &chart, "--install", "--namespace", NAMESPACE, "--wait", "--timeout=4m"];
     let files: Vec<String> = files.iter().map(|file| format!("--values={}", values(file))).collect();
     arguments.extend(files.iter().map(String::as_str));
-    // Somebody may have scaled by kubectl since, and owns `replicas` now.
-    arguments.push("--force-conflicts");
+    // Somebody may have scaled by kubectl since, and owns `replicas` now. Helm 3 does not ask who does.
+    if kube.helm(&["upgrade", "--help"]).contains("--force-conflicts") {
+        arguments.push("--force-conflicts");
+    }
     arguments.extend(more);
     kube.helm(&arguments);
 }
