@@ -8,7 +8,7 @@
 //! | [`trace`] | spans of sampled work, exported over OTLP by the `OTEL_*` variables |
 //! | [`shutdown`] | one token to tell, one tracker to wait |
 //! | [`net`] | bound listeners, with a remedy when the address is in use |
-//! | [`platform`] | what is not the same on every system |
+//! | [`platform`] | what differs between Linux and a Mac |
 //! | [`metrics`] | the registry behind `/metrics` |
 //! | [`admin`] | `/livez`, `/readyz`, `/metrics` |
 //! | [`grpc`] | serving gRPC with health, reflection, TLS and limits |

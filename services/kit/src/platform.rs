@@ -1,4 +1,4 @@
-//! What is not the same on every system, and nothing else: Linux is where Plaza runs, a Mac where people try it.
+//! What differs between Linux, where Plaza runs, and a Mac, where people try it.
 
 use std::io;
 
@@ -15,47 +15,33 @@ pub(crate) const fn takes_port(port: u16) -> bool {
 /// Codes of no descriptor and no memory for another socket: EMFILE, ENFILE, ENOBUFS, ENOMEM.
 pub const EXHAUSTED: [i32; 4] = [24, 23, if cfg!(target_os = "linux") { 105 } else { 55 }, 12];
 
-/// How long sent bytes may stay unacknowledged, or wait for room at the peer, before the kernel gives the connection
-/// up. Its error is the same for a peer that is gone and for one that does not read.
-#[cfg(target_os = "linux")]
-const USER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
-
-/// Bytes that the kernel takes beyond what the peer's window lets it send. Its own bound grows to megabytes, in
-/// which a slow consumer would hide for minutes, and which nobody could take back. The age of a member's lag counts
-/// from the first frame that the kernel does not take, so a quiet room must not need long to get there.
-#[cfg(target_os = "linux")]
-const UNSENT: u32 = 16 * 1024;
-
 /// Bounds, on Linux, how long bytes of a connection stay unacknowledged and how many stay unsent.
 ///
 /// # Errors
 /// The peer is gone already.
-#[cfg(target_os = "linux")]
 pub fn bound_unsent(socket: &SockRef<'_>) -> io::Result<()> {
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    socket.set_tcp_notsent_lowat(UNSENT)
-}
-
-/// Bounds, on Linux, how long bytes of a connection stay unacknowledged and how many stay unsent.
-///
-/// # Errors
-/// None.
-#[cfg(not(target_os = "linux"))]
-#[allow(clippy::unnecessary_wraps, reason = "one signature on every system")]
-pub fn bound_unsent(_: &SockRef<'_>) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        /// How long sent bytes may stay unacknowledged, or wait for room at the peer, before the kernel gives the
+        /// connection up. Its error is the same for a peer that is gone and for one that does not read.
+        const USER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+        /// Bytes that the kernel takes beyond what the peer's window lets it send. Its own bound grows to megabytes,
+        /// in which a slow consumer would hide for minutes, and which nobody could take back. The age of a member's
+        /// lag counts from the first frame that the kernel does not take, so a quiet room must not need long to get
+        /// there.
+        const UNSENT: u32 = 16 * 1024;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        socket.set_tcp_notsent_lowat(UNSENT)?;
+    }
+    let _ = socket;
     Ok(())
 }
 
 /// Lets a socket share its address, where that spreads connections.
-#[cfg(target_os = "linux")]
 pub(crate) fn reuse_port(socket: &Socket) -> io::Result<()> {
-    socket.set_reuse_port(true)
-}
-
-/// Lets a socket share its address, where that spreads connections.
-#[cfg(not(target_os = "linux"))]
-#[allow(clippy::unnecessary_wraps, reason = "one signature on every system")]
-pub(crate) fn reuse_port(_: &Socket) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    socket.set_reuse_port(true)?;
+    let _ = socket;
     Ok(())
 }
 
