@@ -47,6 +47,17 @@ fn text(input: &[u8]) -> Option<&str> {
     std::str::from_utf8(input).ok()
 }
 
+/// The text is one JSON value as browsers read it: serde_json's `Value` takes less, no half of a surrogate pair and
+/// no number beyond a float's range.
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
+}
+
+/// The text is one JSON object.
+fn is_object(text: &str) -> bool {
+    is_json(text) && text.trim_start().starts_with('{')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

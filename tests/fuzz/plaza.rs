@@ -1,10 +1,9 @@
 //! Frames of Plaza's own protocol, in both forms.
 
-use super::{Target, text, texts};
+use super::{Target, is_object, text, texts};
 use plaza_edge::wire::plaza::{Body, ClientFrame, Content, json, proto};
 use plaza_proto::client::{self, client_frame, publish};
 use prost::Message;
-use serde_json::Value;
 
 pub(super) const JSON: Target = Target { name: "plaza-json", check: in_json, seeds: json_seeds };
 pub(super) const PROTOBUF: Target = Target { name: "plaza-protobuf", check: in_protobuf, seeds: protobuf_seeds };
@@ -14,7 +13,7 @@ fn in_json(input: &[u8]) {
     let Some(text) = text(input) else { return };
     match json::decode(text) {
         Ok(frame) => {
-            assert!(serde_json::from_str::<Value>(text).is_ok_and(|frame| frame.is_object()));
+            assert!(is_object(text));
             in_both_forms(&frame);
         }
         Err(bad) => assert!(!bad.message.is_empty() && bad.id < 1 << 53),
@@ -78,7 +77,7 @@ fn json_seeds() -> Vec<Vec<u8>> {
         "{\"id\":1,\"hello\":{\"token\":\"t\",\"guest\":\"g\",\"locale\":\"zh\",\"resume\":\"r\"}}",
         "{\"id\":2,\"setUsername\":{\"username\":\"\\u4f60\"}}",
         "{\"join\":{\"room\":\"lobby\",\"after\":\"x\"}}",
-        "{\"id\":4,\"publish\":{\"room\":\"a\",\"type\":\"t\",\"data\":{\"x\":[1,2]},\"clientId\":\"c\",\"retry\":true}}",
+        "{\"id\":4,\"publish\":{\"room\":\"a\",\"type\":\"t\",\"data\":{\"x\":[\"\\ude00\",1e999]},\"clientId\":\"c\",\"retry\":true}}",
         "{\"publish\":{\"room\":\"a\",\"text\":\"hi\",\"trace\":true,\"traceparent\":\"00-1-2-01\"}}",
         "{\"history\":{\"room\":\"a\",\"before\":\"b\",\"limit\":9}}",
         "{\"who\":{\"room\":\"a\"}}",
