@@ -1,5 +1,6 @@
 //! Names and ids, parsed once at the border and trusted after.
 
+use crate::text64;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use sha2::{Digest, Sha256};
@@ -102,10 +103,7 @@ impl MessageId {
 
     /// The 22 characters.
     pub fn encode(self) -> [u8; 22] {
-        let mut text = [0; 22];
-        // 16 bytes are 22 characters without padding.
-        let _fits = B64.encode_slice(self.0, &mut text);
-        text
+        text64::encode(&self.0)
     }
 
     /// The low 32 bits, kept in positions to tell a rolled-back log.

@@ -20,6 +20,7 @@ pub mod ids;
 pub mod position;
 pub mod subject;
 pub mod text;
+mod text64;
 pub mod time;
 
 pub use generated::client::v1 as client;

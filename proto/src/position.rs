@@ -1,6 +1,7 @@
 //! Positions: where an event stands, as opaque text for clients.
 
 use crate::ids::MessageId;
+use crate::text64;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use std::fmt;
@@ -63,10 +64,7 @@ impl Position {
         bytes[1..9].copy_from_slice(&self.epoch.0);
         bytes[10..18].copy_from_slice(&self.seq.to_be_bytes());
         bytes[18..].copy_from_slice(&self.check.to_be_bytes());
-        let mut text = [0; 30];
-        let written = B64.encode_slice(bytes, &mut text);
-        debug_assert_eq!(written, Ok(30), "22 bytes are 30 characters without padding");
-        text
+        text64::encode(&bytes)
     }
 }
 

@@ -544,6 +544,12 @@ impl Member {
         self.rooms.iter().find(|room| room.name == *name)
     }
 
+    /// Checks a room's name. One that is joined is known, and costs no new text.
+    pub(crate) fn room(&self, name: &str) -> Result<RoomName, Refusal> {
+        let joined = self.rooms.iter().find(|room| room.name.as_str() == name);
+        joined.map_or_else(|| room(name), |room| Ok(room.name.clone()))
+    }
+
     fn room_id(&self, name: &RoomName) -> Result<RoomId, Refusal> {
         self.joined(name).map(|room| room.id).ok_or_else(|| Refusal::new(Code::NotJoined))
     }

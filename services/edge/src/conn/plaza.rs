@@ -3,7 +3,7 @@
 //! Frames that come before `welcome` wait, so that a client may send all it wants at once.
 
 use super::member::{Marks, Member, Outcome, Page, Publishable, Tag};
-use super::refusal::{Refusal, guest_user, locale_of, room};
+use super::refusal::{Refusal, guest_user, locale_of};
 use super::{Action, Cause, Close, Connection, Incoming, Millis, Packet, Settings};
 use crate::bridge::{ConnKey, Control, Identity, Op, Reply, Resume, RoomId, SessionId, Variant};
 use crate::trace::TraceWish;
@@ -168,13 +168,13 @@ impl PlazaConnection {
                     Content::Data { kind, json } => Publishable::Data { kind, json },
                 };
                 let marks = Marks { client_id, retry: *retry, trace: TraceWish::new(*trace, traceparent) };
-                member.publish(&room(name)?, content, marks, tag, now)
+                member.publish(&member.room(name)?, content, marks, tag, now)
             }
-            Body::Typing { room: name } => member.typing(&room(name)?, now, out),
+            Body::Typing { room: name } => member.typing(&member.room(name)?, now, out),
             Body::History { room: name, before, after, limit } => {
-                member.history(&room(name)?, Page { before, after, limit: *limit }, tag, now, out)
+                member.history(&member.room(name)?, Page { before, after, limit: *limit }, tag, now, out)
             }
-            Body::Who { room: name } => member.who(&room(name)?, tag, now, out),
+            Body::Who { room: name } => member.who(&member.room(name)?, tag, now, out),
         }
     }
 

@@ -64,6 +64,8 @@ impl<'a> ObjectWriter<'a> {
     }
 
     /// Writes a key; its value must follow in the returned buffer.
+    // In its caller the name's length is known, and the name a few moves.
+    #[inline]
     pub fn key(&mut self, name: &str) -> &mut Vec<u8> {
         if !std::mem::replace(&mut self.first, false) {
             self.out.push(b',');

@@ -9,31 +9,99 @@ use plaza_proto::client::{self, ServerFrame, server_frame};
 use plaza_proto::event::event::Content as StoredContent;
 use plaza_proto::ids::RoomName;
 use plaza_proto::position::Position;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
-/// The outer object; each body is read after the id, so that an error can carry it.
+/// A frame's names.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(field_identifier, rename_all = "camelCase")]
+enum Name {
+    Id,
+    Hello,
+    SetUsername,
+    Join,
+    Leave,
+    Publish,
+    Typing,
+    History,
+    Who,
+    #[serde(other)]
+    Unknown,
+}
+
+/// A body whose fields are not looked at yet, so that what is wrong with them is told under the frame's id.
+enum Fields<'a> {
+    Hello(HelloFields<'a>),
+    Publish(PublishFields<'a>),
+    Other(Name, OtherFields<'a>),
+}
+
+/// Reads a frame in one pass: its id, its body, and whether there was more than one.
+struct FrameVisitor;
+
+impl<'de> Visitor<'de> for FrameVisitor {
+    type Value = (u64, Option<Fields<'de>>, bool);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with a body")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut id, mut body, mut several) = (None, None, false);
+        while let Some(name) = map.next_key()? {
+            let next = match name {
+                Name::Id if id.is_some() => return Err(A::Error::duplicate_field("id")),
+                Name::Id => {
+                    id = Some(map.next_value::<Option<u64>>()?);
+                    continue;
+                }
+                Name::Hello => map.next_value::<Option<Object<_>>>()?.map(|Object(fields)| Fields::Hello(fields)),
+                Name::Publish => map.next_value::<Option<Object<_>>>()?.map(|Object(fields)| Fields::Publish(fields)),
+                Name::Unknown => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+                other => map.next_value::<Option<Object<_>>>()?.map(|Object(fields)| Fields::Other(other, fields)),
+            };
+            several |= body.is_some() && next.is_some();
+            body = next.or(body);
+        }
+        Ok((id.flatten().unwrap_or(0), body, several))
+    }
+}
+
+/// What derived code would also take as an array of all its fields.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
+/// The id of a frame whose body cannot be read.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Outer<'a> {
+struct OnlyId {
     id: Option<u64>,
-    #[serde(borrow)]
-    hello: Option<&'a RawValue>,
-    #[serde(borrow)]
-    set_username: Option<&'a RawValue>,
-    #[serde(borrow)]
-    join: Option<&'a RawValue>,
-    #[serde(borrow)]
-    leave: Option<&'a RawValue>,
-    #[serde(borrow)]
-    publish: Option<&'a RawValue>,
-    #[serde(borrow)]
-    typing: Option<&'a RawValue>,
-    #[serde(borrow)]
-    history: Option<&'a RawValue>,
-    #[serde(borrow)]
-    who: Option<&'a RawValue>,
 }
 
 /// A text, borrowed when it has no escapes.
@@ -42,7 +110,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The fields of every body but `hello` and `publish`.
 #[derive(Deserialize)]
-struct Fields<'a> {
+struct OtherFields<'a> {
     #[serde(borrow)]
     username: Option<Text<'a>>,
     #[serde(borrow)]
@@ -94,57 +162,48 @@ fn text(field: Option<Text<'_>>) -> Cow<'_, str> {
 /// # Errors
 /// [`BadFrame`] for anything that is not one known body in one object.
 pub fn decode(message: &str) -> Result<ClientFrame<'_>, BadFrame> {
-    let outer: Outer<'_> = serde_json::from_str(message).map_err(|e| BadFrame::new(0, format!("the frame: {e}")))?;
-    let id = outer.id.unwrap_or(0);
+    let mut deserializer = serde_json::Deserializer::from_str(message);
+    let read = deserializer.deserialize_map(FrameVisitor).and_then(|frame| deserializer.end().map(|()| frame));
+    let (id, body, several) = read.map_err(|error| unreadable(message, &error))?;
     if id > MAX_INTEGER {
         return Err(BadFrame::new(0, "an id is at most 2^53-1"));
     }
-    let bodies = [
-        ("hello", outer.hello),
-        ("setUsername", outer.set_username),
-        ("join", outer.join),
-        ("leave", outer.leave),
-        ("publish", outer.publish),
-        ("typing", outer.typing),
-        ("history", outer.history),
-        ("who", outer.who),
-    ];
-    let mut present = bodies.into_iter().filter_map(|(name, json)| json.map(|json| (name, json.get())));
-    let (Some((name, json)), None) = (present.next(), present.next()) else { return Err(BadFrame::no_body(id)) };
-    Ok(ClientFrame { id, body: body(id, name, json)? })
+    let body = match body.filter(|_| !several) {
+        None => return Err(BadFrame::no_body(id)),
+        Some(Fields::Hello(hello)) => Body::Hello(Hello {
+            token: text(hello.token),
+            guest: text(hello.guest),
+            locale: text(hello.locale),
+            resume: text(hello.resume),
+        }),
+        Some(Fields::Publish(fields)) => publish(id, fields)?,
+        Some(Fields::Other(name, fields)) => other(name, fields).ok_or_else(|| BadFrame::no_body(id))?,
+    };
+    Ok(ClientFrame { id, body })
 }
 
-fn body<'a>(id: u64, name: &str, json: &'a str) -> Result<Body<'a>, BadFrame> {
-    let wrong = |e: serde_json::Error| BadFrame::new(id, format!("{name}: {e}"));
-    match name {
-        "hello" => {
-            let hello: HelloFields<'_> = serde_json::from_str(json).map_err(wrong)?;
-            Ok(Body::Hello(Hello {
-                token: text(hello.token),
-                guest: text(hello.guest),
-                locale: text(hello.locale),
-                resume: text(hello.resume),
-            }))
-        }
-        "publish" => publish(id, serde_json::from_str(json).map_err(wrong)?),
-        _ => {
-            let fields: Fields<'_> = serde_json::from_str(json).map_err(wrong)?;
-            let room = text(fields.room);
-            Ok(match name {
-                "setUsername" => Body::SetUsername { username: text(fields.username) },
-                "join" => Body::Join { room, after: text(fields.after) },
-                "leave" => Body::Leave { room },
-                "typing" => Body::Typing { room },
-                "who" => Body::Who { room },
-                _ => Body::History {
-                    room,
-                    before: text(fields.before),
-                    after: text(fields.after),
-                    limit: fields.limit.unwrap_or(0),
-                },
-            })
-        }
-    }
+#[cold]
+fn unreadable(message: &str, error: &serde_json::Error) -> BadFrame {
+    let id = serde_json::from_str::<Object<OnlyId>>(message).ok().and_then(|Object(only)| only.id);
+    BadFrame::new(id.filter(|id| *id <= MAX_INTEGER).unwrap_or(0), format!("the frame: {error}"))
+}
+
+fn other(name: Name, fields: OtherFields<'_>) -> Option<Body<'_>> {
+    let room = text(fields.room);
+    Some(match name {
+        Name::SetUsername => Body::SetUsername { username: text(fields.username) },
+        Name::Join => Body::Join { room, after: text(fields.after) },
+        Name::Leave => Body::Leave { room },
+        Name::Typing => Body::Typing { room },
+        Name::Who => Body::Who { room },
+        Name::History => Body::History {
+            room,
+            before: text(fields.before),
+            after: text(fields.after),
+            limit: fields.limit.unwrap_or(0),
+        },
+        Name::Id | Name::Hello | Name::Publish | Name::Unknown => return None,
+    })
 }
 
 fn publish(id: u64, fields: PublishFields<'_>) -> Result<Body<'_>, BadFrame> {

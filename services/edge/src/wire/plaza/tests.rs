@@ -201,6 +201,29 @@ fn data_that_is_no_json_does_not_break_its_frame() {
 }
 
 #[test]
+fn a_frame_is_an_object_with_one_body() {
+    let frame = json::decode(r#" {"x":[{}],"who":{"room":"a","y":1e999},"join":null,"id":7}"#).expect("a frame");
+    assert_eq!(frame, ClientFrame { id: 7, body: Body::Who { room: "a".into() } });
+    for (wrong, id, message) in [
+        ("", 0, "EOF"),
+        ("7", 0, "expected an object with a body"),
+        (r#"[7,null,null,null,null,null,null,null,{"room":"a"}]"#, 0, "expected an object with a body"),
+        (r#"{"who":["u","a","","",1],"id":7}"#, 7, "expected an object"),
+        (r#"{"who":{"room":5},"id":7}"#, 7, "invalid type: integer `5`"),
+        (r#"{"who":{"room":5},"id":9007199254740992}"#, 0, "invalid type: integer `5`"),
+        (r#"{"who":{"room":"a"},"id":9007199254740992}"#, 0, "an id is at most 2^53-1"),
+        (r#"{"id":7}"#, 7, "exactly one of hello"),
+        (r#"{"id":7,"who":{},"leave":{}}"#, 7, "exactly one of hello"),
+        (r#"{"id":7,"who":{},"id":7}"#, 0, "duplicate field `id`"),
+        (r#"{"id":7,"who":{}}{}"#, 0, "trailing characters"),
+        (r#"{"id":7,"publish":{"room":"a","text":"b","type":"c"}}"#, 7, "either text, or type and data"),
+    ] {
+        let bad = json::decode(wrong).expect_err(wrong);
+        assert!(bad.id == id && bad.message.contains(message), "{wrong}: {bad:?}");
+    }
+}
+
+#[test]
 fn raw_data_passes_through_unchanged() {
     let frame = json::decode(r#"{"publish":{"room":"a","type":"t","data":{"b": 1.50, "a":12345678901234567890}}}"#);
     let Body::Publish(Publish { content: Content::Data { json, .. }, .. }) = frame.expect("a frame").body else {

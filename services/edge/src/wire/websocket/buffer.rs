@@ -1,7 +1,7 @@
 //! A server frame that is being written, for encoders of shared frames.
 
 use super::frame::{MAX_HEADER, Opcode, frame_header};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 /// A frame that is being written: the payload goes into one buffer, behind the room of its header.
 #[derive(Debug)]
@@ -27,7 +27,9 @@ impl FrameBuffer {
         let header = frame_header(opcode, self.bytes.len() - MAX_HEADER);
         let start = MAX_HEADER - header.len();
         self.bytes[start..MAX_HEADER].copy_from_slice(&header);
-        Bytes::from(self.bytes).slice(start..)
+        let mut frame = Bytes::from(self.bytes);
+        frame.advance(start);
+        frame
     }
 }
 
