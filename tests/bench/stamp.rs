@@ -12,9 +12,10 @@ pub(crate) fn write(micros: u64, sender: usize) -> String {
     format!("{stamp:.<TEXT_BYTES$}")
 }
 
-/// Finds the stamp in a message: intended time in microseconds, and sender.
+/// Finds the stamp in a message: intended time in microseconds, and sender. Byte by byte, what stands before it would
+/// cost the load as much as the whole delivery costs the server, and only with those whose messages are long.
 pub(crate) fn read(payload: &[u8]) -> Option<(u64, usize)> {
-    let at = payload.iter().position(|&byte| byte == MARK)? + 1;
+    let at = memchr::memchr(MARK, payload)? + 1;
     let stamp = payload.get(at..at + 23)?;
     Some((number(&stamp[..16])?, number(&stamp[17..])? as usize))
 }

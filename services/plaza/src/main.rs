@@ -12,6 +12,10 @@ use std::process::ExitCode;
 const ABOUT: &str = "Realtime chat rooms: all of Plaza in one process. It needs nothing else; with --redis-url and \
                      --nats-url it keeps what it stores there.";
 
+/// The edge's: see `plaza-edge`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let program =
         Program { name: "plaza", about: ABOUT, version: env!("CARGO_PKG_VERSION"), flags: &settings::tables() };
