@@ -51,9 +51,6 @@ fn main() -> anyhow::Result<()> {
         // Clients take `localhost` for either. A machine without IPv6 has only the one.
         listeners.extend(bind((Ipv6Addr::LOCALHOST, port).into()).ok());
     }
-    for listener in &listeners {
-        eprintln!("listening on {}", listener.local_addr()?);
-    }
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(listeners))
 }
 
@@ -62,6 +59,10 @@ async fn run(listeners: Vec<TcpListener>) -> anyhow::Result<()> {
     let (requests, _hub) = plaza_edge::bridge::requests::channel(1);
     let shard = Shard::new(0, engine_settings(), requests)?;
     let router = router(&shard.handle());
+    // Whoever reads this may count the descriptors: all that stay open are.
+    for listener in &listeners {
+        eprintln!("listening on {}", listener.local_addr()?);
+    }
     let serving = listeners.into_iter().map(|l| serve(l, router.clone(), HttpLimits::default(), stop.clone()));
     let serving = futures_util::future::try_join_all(serving);
     tokio::try_join!(shard.run(stop.clone()), serving)?;
