@@ -1,6 +1,6 @@
 //! Names and ids, parsed once at the border and trusted after.
 
-use crate::text64;
+use crate::base64url;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use sha2::{Digest, Sha256};
@@ -103,7 +103,7 @@ impl MessageId {
 
     /// The 22 characters.
     pub fn encode(self) -> [u8; 22] {
-        text64::encode(&self.0)
+        base64url::encode(&self.0)
     }
 
     /// The low 32 bits, kept in positions to tell a rolled-back log.

@@ -13,6 +13,7 @@
 //! | [`text`] | what a line of text may hold |
 //! | [`time`] | the store's times |
 
+mod base64url;
 pub mod batch;
 pub mod code;
 pub mod feed;
@@ -20,7 +21,6 @@ pub mod ids;
 pub mod position;
 pub mod subject;
 pub mod text;
-mod text64;
 pub mod time;
 
 pub use generated::client::v1 as client;

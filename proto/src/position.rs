@@ -1,7 +1,7 @@
 //! Positions: where an event stands, as opaque text for clients.
 
+use crate::base64url;
 use crate::ids::MessageId;
-use crate::text64;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use std::fmt;
@@ -64,7 +64,7 @@ impl Position {
         bytes[1..9].copy_from_slice(&self.epoch.0);
         bytes[10..18].copy_from_slice(&self.seq.to_be_bytes());
         bytes[18..].copy_from_slice(&self.check.to_be_bytes());
-        text64::encode(&bytes)
+        base64url::encode(&bytes)
     }
 }
 

@@ -237,7 +237,7 @@ impl Member {
     ) -> Result<Option<(Position, u32)>, Refusal> {
         self.charge_question(now)?;
         let (name, after) = (room(name)?, position(after)?);
-        if let Some(room) = self.joined(&name) {
+        if let Some(room) = self.joined(name.as_str()) {
             return Ok(Some((room.position, room.members)));
         }
         if self.is_joining(&name) {
@@ -283,14 +283,14 @@ impl Member {
             return Err(refusal);
         }
         let event = self.event(content, client_id)?;
-        if self.joined(name).is_none() && !self.is_joining(name) {
+        if self.joined(name.as_str()).is_none() && !self.is_joining(name) {
             return Err(Refusal::new(Code::NotJoined));
         }
         if event.kind() == Kind::Text && self.username.is_none() && !self.is_renaming() {
             return Err(Refusal::new(Code::UsernameRequired));
         }
         // One more may stand here: the one that leaves at once when nothing is before it.
-        let goes_at_once = self.joined(name).is_some() && !self.is_publishing(name) && self.waiting.is_empty();
+        let goes_at_once = self.joined(name.as_str()).is_some() && !self.is_publishing(name) && self.waiting.is_empty();
         let room_to_wait = (self.settings.message_burst as usize).clamp(MIN_WAITING, MAX_WAITING);
         let has_room = self.waiting.len() < room_to_wait || goes_at_once;
         if !has_room || !self.is_its_turn(name, key, retry, now) {
@@ -450,7 +450,7 @@ impl Member {
         while let Some(waiting) = self.waiting.get(place) {
             let is_behind = self.waiting.range(..place).any(|earlier| earlier.room == waiting.room);
             let needs_name = waiting.event.kind() == Kind::Text;
-            let ready = match self.joined(&waiting.room) {
+            let ready = match self.joined(waiting.room.as_str()) {
                 _ if is_behind => false,
                 Some(_) => !(self.is_publishing(&waiting.room) || needs_name && self.is_renaming()),
                 None if self.is_joining(&waiting.room) => false,
@@ -474,7 +474,7 @@ impl Member {
 
     fn send(&mut self, place: usize, out: &mut Vec<Action>) {
         let Some(Waiting { tag, room: name, mut event, retry, trace }) = self.waiting.remove(place) else { return };
-        let Some(room) = self.joined(&name).map(|room| room.id) else { return };
+        let Some(room) = self.joined(name.as_str()).map(|room| room.id) else { return };
         let key = Key::of(&event.client_id);
         event.username = self.username.as_deref().unwrap_or_default().to_owned();
         let op = Op::Publish { room, event, retry, trace };
@@ -540,18 +540,17 @@ impl Member {
         if passes { Ok(()) } else { Err(Refusal::new(Code::RateLimited)) }
     }
 
-    fn joined(&self, name: &RoomName) -> Option<&Room> {
-        self.rooms.iter().find(|room| room.name == *name)
+    fn joined(&self, name: &str) -> Option<&Room> {
+        self.rooms.iter().find(|room| room.name.as_str() == name)
     }
 
     /// Checks a room's name. One that is joined is known, and costs no new text.
     pub(crate) fn room(&self, name: &str) -> Result<RoomName, Refusal> {
-        let joined = self.rooms.iter().find(|room| room.name.as_str() == name);
-        joined.map_or_else(|| room(name), |room| Ok(room.name.clone()))
+        self.joined(name).map_or_else(|| room(name), |room| Ok(room.name.clone()))
     }
 
     fn room_id(&self, name: &RoomName) -> Result<RoomId, Refusal> {
-        self.joined(name).map(|room| room.id).ok_or_else(|| Refusal::new(Code::NotJoined))
+        self.joined(name.as_str()).map(|room| room.id).ok_or_else(|| Refusal::new(Code::NotJoined))
     }
 
     /// A publish waits for the store.

@@ -41,11 +41,11 @@ enum Fields<'a> {
     Other(Name, OtherFields<'a>),
 }
 
-/// Reads a frame in one pass: its id, its body, and whether there was more than one.
+/// Reads a frame in one pass: its id, and its body if there is exactly one.
 struct FrameVisitor;
 
 impl<'de> Visitor<'de> for FrameVisitor {
-    type Value = (u64, Option<Fields<'de>>, bool);
+    type Value = (u64, Option<Fields<'de>>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with a body")
@@ -71,7 +71,7 @@ impl<'de> Visitor<'de> for FrameVisitor {
             several |= body.is_some() && next.is_some();
             body = next.or(body);
         }
-        Ok((id.flatten().unwrap_or(0), body, several))
+        Ok((id.flatten().unwrap_or(0), body.filter(|_| !several)))
     }
 }
 
@@ -164,11 +164,11 @@ fn text(field: Option<Text<'_>>) -> Cow<'_, str> {
 pub fn decode(message: &str) -> Result<ClientFrame<'_>, BadFrame> {
     let mut deserializer = serde_json::Deserializer::from_str(message);
     let read = deserializer.deserialize_map(FrameVisitor).and_then(|frame| deserializer.end().map(|()| frame));
-    let (id, body, several) = read.map_err(|error| unreadable(message, &error))?;
+    let (id, body) = read.map_err(|error| unreadable(message, &error))?;
     if id > MAX_INTEGER {
         return Err(BadFrame::new(0, "an id is at most 2^53-1"));
     }
-    let body = match body.filter(|_| !several) {
+    let body = match body {
         None => return Err(BadFrame::no_body(id)),
         Some(Fields::Hello(hello)) => Body::Hello(Hello {
             token: text(hello.token),

@@ -1,5 +1,5 @@
-//! base64url (RFC 4648, section 5) without padding, of lengths that are known when this is compiled: several such
-//! texts stand in every frame. Anything else takes the library, which is also what reads them.
+//! base64url (RFC 4648, section 5) without padding, for the ids and positions of which several stand in every frame:
+//! their lengths are known when this is compiled. Anything else takes the library, which is also what reads them.
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
