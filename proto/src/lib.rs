@@ -12,6 +12,7 @@
 //! | [`feed`] | what the store distributes to edges |
 //! | [`text`] | what a line of text may hold |
 //! | [`time`] | the store's times |
+//! | [`view`] | stored events, read in place |
 
 mod base64url;
 pub mod batch;
@@ -22,6 +23,7 @@ pub mod position;
 pub mod subject;
 pub mod text;
 pub mod time;
+pub mod view;
 
 pub use generated::client::v1 as client;
 pub use generated::event::v1 as event;

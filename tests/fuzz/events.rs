@@ -9,29 +9,31 @@ use plaza_proto::event::event::{Content, Kind};
 use plaza_proto::event::{Data, Event};
 use plaza_proto::ids::{MessageId, RoomName};
 use plaza_proto::position::{Epoch, Position};
+use plaza_proto::view::EventView;
 use prost::Message;
-use std::sync::Arc;
 
 pub(super) const STORED: Target = Target { name: "stored-event", check: stored, seeds };
 
-/// What passes the check passes it again unchanged, and is shown to every kind of client in one frame, of which
+/// Read in place an event is the same. What passes the check passes it again unchanged, and is shown to every kind of client in one frame, of which
 /// those in JSON are JSON. What the store holds need not have passed it: it is shown, or it shows nothing.
 fn stored(input: &[u8]) {
-    let Ok(event) = Event::decode(input) else { return };
+    let event = Event::decode(input);
+    assert_eq!(EventView::parse(input), event.as_ref().ok().map(EventView::from), "read in place");
+    let Ok(event) = event else { return };
     for volatile in [false, true] {
         let Ok(body) = validate::event(&event, volatile) else { continue };
         let checked = Event::decode(&body[..]).expect("what the check wrote");
         assert_eq!(validate::event(&checked, volatile).as_ref(), Ok(&body));
-        show(checked, true);
+        show(EventView::from(&checked), true);
     }
-    show(event, false);
+    show(EventView::from(&event), false);
 }
 
-fn show(event: Event, checked: bool) {
+fn show(event: EventView<'_>, checked: bool) {
     let id = MessageId([3; 16]);
     let position = Position::of(Epoch([1; 8]), 7, id);
     let room = RoomName::parse("lobby").expect("a room");
-    let event = RoomEvent { position, id, time: 1, event: Arc::new(event) };
+    let event = RoomEvent { position, id, time: 1, event };
     for variant in Variant::ALL {
         for mark in [Mark::None, Mark::Offset] {
             let frame = encode_event(variant, &room, &event, Some(position), mark);

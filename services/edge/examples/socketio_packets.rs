@@ -14,9 +14,9 @@ use plaza_proto::event::event::{Content, Kind};
 use plaza_proto::event::{Data, Event};
 use plaza_proto::ids::{MessageId, RoomName};
 use plaza_proto::position::{Epoch, Position};
+use plaza_proto::view::EventView;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::sync::Arc;
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -106,7 +106,7 @@ fn room_event(rng: &mut Rng) -> anyhow::Result<(Vec<u8>, usize, Value)> {
         }
     };
     let event = Event { version: 1, kind: stored.into(), username, content: Some(content), ..Event::default() };
-    let event = RoomEvent { position, id, time: 7, event: Arc::new(event) };
+    let event = RoomEvent { position, id, time: 7, event: EventView::from(&event) };
     let mark = if rng.bool() { Mark::Offset } else { Mark::None };
     if let (Mark::Offset, Some(data)) = (mark, data.as_array_mut()) {
         data.push(position.to_string().into());

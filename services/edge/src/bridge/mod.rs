@@ -16,10 +16,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use plaza_kit::trace::Span;
+use plaza_proto::client;
 use plaza_proto::code::{Code, Locale};
 use plaza_proto::event::Event;
 use plaza_proto::ids::{MessageId, RoomName};
 use plaza_proto::position::Position;
+use plaza_proto::view::EventView;
 use std::sync::Arc;
 
 /// Names one connection of this edge, for ever: a slot is used again only under a new generation.
@@ -403,7 +405,7 @@ pub enum Reply {
     /// To [`Op::History`].
     History {
         /// Oldest first.
-        events: Vec<RoomEvent>,
+        events: Vec<client::Event>,
         /// There are more in the direction asked for.
         more: bool,
     },
@@ -443,9 +445,9 @@ pub struct Joined {
     pub reset: Option<&'static str>,
 }
 
-/// A stored event with its place, decoded: for encoders and for history pages.
-#[derive(Clone, Debug)]
-pub struct RoomEvent {
+/// A stored event with its place, as encoders take it.
+#[derive(Clone, Copy, Debug)]
+pub struct RoomEvent<'a> {
     /// Where it stands.
     pub position: Position,
     /// Message id.
@@ -453,5 +455,5 @@ pub struct RoomEvent {
     /// Milliseconds since 1970-01-01 UTC by the store's clock.
     pub time: u64,
     /// The event.
-    pub event: Arc<Event>,
+    pub event: EventView<'a>,
 }

@@ -8,7 +8,7 @@ use super::{Action, Cause, Millis, Packet, Settings};
 use crate::bridge::{Control, Identity, Op, Reply, Resume, RoomId, SessionId, Variant};
 use crate::trace::TraceWish;
 use crate::wire::json::ObjectWriter;
-use crate::wire::plaza::{client_event, json as plaza_json};
+use crate::wire::plaza::json as plaza_json;
 use crate::wire::socketio::{self, Arguments, lines};
 use bytes::Bytes;
 use plaza_proto::code::{Code, Locale};
@@ -348,7 +348,6 @@ fn done(outcome: Outcome) -> (Tag, impl FnOnce(&mut ObjectWriter<'_>)) {
             }
         }
         Outcome::History { room, events, more, .. } => {
-            let events: Vec<_> = events.iter().map(|event| client_event(&room, event, None)).collect();
             object.string("room", room.as_str());
             plaza_json::write_events(object.key("events"), &events);
             object.boolean("more", more);

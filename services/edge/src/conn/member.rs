@@ -10,9 +10,10 @@ use super::hold::{Hold, Key};
 use super::refusal::{Refusal, position, room};
 use super::settings::{Bucket, Settings};
 use super::{Action, Millis};
-use crate::bridge::{HistoryFrom, Identity, Joined, Op, Reply, RoomEvent, RoomId};
+use crate::bridge::{HistoryFrom, Identity, Joined, Op, Reply, RoomId};
 use crate::trace::TraceWish;
 use bytes::Bytes;
+use plaza_proto::client;
 use plaza_proto::code::Code;
 use plaza_proto::event::event::{Content, Kind};
 use plaza_proto::event::{Data, Event};
@@ -95,7 +96,7 @@ pub(crate) enum Outcome {
     /// The event is stored.
     Published { tag: Tag, room: RoomName, position: Position, id: MessageId, duplicate: bool, trace: Option<Box<str>> },
     /// A page of history.
-    History { tag: Tag, room: RoomName, events: Vec<RoomEvent>, more: bool },
+    History { tag: Tag, room: RoomName, events: Vec<client::Event>, more: bool },
     /// Who is there.
     Members { tag: Tag, room: RoomName, count: u32, members: Vec<(String, String)> },
     /// It failed.

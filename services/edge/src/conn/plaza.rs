@@ -7,7 +7,7 @@ use super::refusal::{Refusal, guest_user, locale_of};
 use super::{Action, Cause, Close, Connection, Incoming, Millis, Packet, Settings};
 use crate::bridge::{ConnKey, Control, Identity, Op, Reply, Resume, RoomId, SessionId, Variant};
 use crate::trace::TraceWish;
-use crate::wire::plaza::{BadFrame, Body, ClientFrame, Content, Hello, Publish, client_event, json, proto};
+use crate::wire::plaza::{BadFrame, Body, ClientFrame, Content, Hello, Publish, json, proto};
 use plaza_proto::client::{self, ServerFrame, server_frame};
 use plaza_proto::code::{Code, Locale};
 use plaza_proto::position::Position;
@@ -253,7 +253,6 @@ impl PlazaConnection {
                 self.send(tag, B::Published(published), out);
             }
             Outcome::History { tag, room, events, more } => {
-                let events = events.iter().map(|event| client_event(&room, event, None)).collect();
                 self.send(tag, B::History(client::HistoryPage { room: room.to_string(), events, more }), out);
             }
             Outcome::Members { tag, room, count, members } => {

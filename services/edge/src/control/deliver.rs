@@ -3,7 +3,7 @@
 use super::encode;
 use super::hub::Hub;
 use super::offsets::unless_off;
-use crate::bridge::{Control, Delivery, Inbound, RoomEvent, RoomId};
+use crate::bridge::{Control, Delivery, Inbound, RoomId};
 use crate::feed::sequencer::{Action, Millis, Read, ResetReason, Sequencer, Stored};
 use crate::trace;
 use crate::upstream::read::ReadKey;
@@ -134,8 +134,7 @@ impl Hub {
         let Some(room) = self.rooms.get_mut(id).filter(|room| room.born == born) else { return true };
         let Some(mut from) = room.shards[index].behind else { return true };
         let position = room.sequencer.position();
-        let missed: Option<Vec<RoomEvent>> = (room.sequencer.since(from.seq))
-            .map(|events| events.filter_map(|stored| encode::decode(stored, position.epoch)).collect());
+        let missed: Option<Vec<Stored>> = room.sequencer.since(from.seq).map(|events| events.cloned().collect());
         let Some(missed) = missed else {
             room.shards[index].behind = None;
             self.metrics.reset("unavailable");
@@ -146,7 +145,7 @@ impl Hub {
         // Its members may have seen events of other rooms behind these.
         let mark = unless_off(self.recovery_ms, Mark::Nowhere);
         let Some(room) = self.rooms.get_mut(id) else { return true };
-        for event in missed {
+        for event in missed.iter().filter_map(|stored| encode::decode(stored, position.epoch)) {
             let frames =
                 encode::frames(&room.variants, |variant| encode::event(&room.name, &event, from, variant, mark));
             let (seq, received) = (event.position.seq, Instant::now());

@@ -7,21 +7,20 @@ use crate::wire::websocket::{FrameBuffer, Opcode};
 use crate::wire::{self, Mark};
 use bytes::Bytes;
 use plaza_proto::client::{Reset, ServerFrame, server_frame};
-use plaza_proto::event::Event;
 use plaza_proto::event::event::Kind;
 use plaza_proto::ids::RoomName;
 use plaza_proto::position::{Epoch, Position};
-use std::sync::Arc;
+use plaza_proto::view::EventView;
 
-/// Decodes a stored event; `None` for a version or kind that this edge does not know, which is counted
+/// Reads a stored event; `None` for a version or kind that this edge does not know, which is counted
 /// and passed over.
-pub(super) fn decode(stored: &Stored, epoch: Epoch) -> Option<RoomEvent> {
-    let event: Event = prost::Message::decode(stored.body.clone()).ok()?;
-    if event.version != 1 || matches!(event.kind(), Kind::Unspecified | Kind::Typing) {
+pub(super) fn decode(stored: &Stored, epoch: Epoch) -> Option<RoomEvent<'_>> {
+    let event = EventView::parse(&stored.body)?;
+    if event.version != 1 || matches!(event.kind, Kind::Unspecified | Kind::Typing) {
         return None;
     }
     let position = Position::of(epoch, stored.seq, stored.id);
-    Some(RoomEvent { position, id: stored.id, time: stored.time, event: Arc::new(event) })
+    Some(RoomEvent { position, id: stored.id, time: stored.time, event })
 }
 
 /// One frame of every variant that has members.
@@ -33,7 +32,7 @@ pub(super) fn frames(
 }
 
 /// A room event as one complete frame; empty when the variant shows nothing of it.
-pub(super) fn event(room: &RoomName, event: &RoomEvent, previous: Position, variant: Variant, mark: Mark) -> Bytes {
+pub(super) fn event(room: &RoomName, event: &RoomEvent<'_>, previous: Position, variant: Variant, mark: Mark) -> Bytes {
     wire::encode_event(variant, room, event, Some(previous), mark)
 }
 

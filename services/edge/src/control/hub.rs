@@ -330,7 +330,7 @@ impl Hub {
                     });
                 }
                 Waiter::Joins(id) => self.on_replay(id, key, result),
-                Waiter::History(to, id) => self.on_history(to, id, result),
+                Waiter::History(to, id) => self.on_history(to, id, &key.room, result),
             }
         }
     }

@@ -13,6 +13,7 @@ use crate::upstream::admission::Class;
 use crate::upstream::publish::{Origin, Resolved};
 use crate::upstream::read::ReadKey;
 use crate::upstream::session::Applied;
+use crate::wire::plaza::client_event;
 use bytes::Bytes;
 use plaza_kit::chaos::{self, Step};
 use plaza_proto::batch::Stored;
@@ -412,11 +413,18 @@ impl Hub {
         self.read(key_, Waiter::History(key, id));
     }
 
-    pub(super) fn on_history(&mut self, to: ConnKey, id: u32, result: &Result<Arc<ReadResponse>, Code>) {
+    pub(super) fn on_history(
+        &mut self,
+        to: ConnKey,
+        id: u32,
+        room: &RoomName,
+        result: &Result<Arc<ReadResponse>, Code>,
+    ) {
         let reply = match result {
             Ok(answer) => match sequencer::parse(answer) {
                 Some((epoch, events)) => {
-                    let events = events.iter().filter_map(|stored| super::encode::decode(stored, epoch)).collect();
+                    let shown = events.iter().filter_map(|stored| super::encode::decode(stored, epoch));
+                    let events = shown.map(|event| client_event(room, &event, None)).collect();
                     Reply::History { events, more: !answer.complete }
                 }
                 None => Reply::Failed { code: Code::Internal, message: Code::Internal.english().to_owned() },

@@ -7,9 +7,10 @@ use super::websocket::{FrameBuffer, Opcode};
 use crate::bridge::{RoomEvent, Variant};
 use bytes::Bytes;
 use plaza_proto::code::Locale;
-use plaza_proto::event::event::{Content, Kind};
+use plaza_proto::event::event::Kind;
 use plaza_proto::ids::RoomName;
 use plaza_proto::position::Position;
+use plaza_proto::view::ContentView;
 
 /// What follows the argument of a Socket.IO event. The stock client takes the last argument of an event
 /// for its offset whenever it is a string.
@@ -33,7 +34,7 @@ pub enum Mark {
 pub fn encode_event(
     variant: Variant,
     room: &RoomName,
-    event: &RoomEvent,
+    event: &RoomEvent<'_>,
     previous: Option<Position>,
     mark: Mark,
 ) -> Bytes {
@@ -67,11 +68,11 @@ pub fn encode_typing(variant: Variant, room: &RoomName, username: &str) -> Bytes
 type Written = Option<()>;
 
 /// The tutorial's line of an event, or the event itself for data.
-fn write_line(out: &mut Vec<u8>, locale: Locale, event: &RoomEvent) -> Written {
-    let name = event.event.username.as_str();
-    let line = match (event.event.kind(), &event.event.content) {
-        (Kind::Text, Some(Content::Text(text))) => [name, ":", text],
-        (Kind::Notice, Some(Content::Text(text))) => ["", "", text],
+fn write_line(out: &mut Vec<u8>, locale: Locale, event: &RoomEvent<'_>) -> Written {
+    let name = event.event.username;
+    let line = match (event.event.kind, event.event.content) {
+        (Kind::Text, Some(ContentView::Text(text))) => [name, ":", text],
+        (Kind::Notice, Some(ContentView::Text(text))) => ["", "", text],
         (Kind::Left, _) => [name, "", lines::left(locale)],
         (Kind::Data, _) => return write_data(out, event),
         _ => return None,
@@ -82,11 +83,11 @@ fn write_line(out: &mut Vec<u8>, locale: Locale, event: &RoomEvent) -> Written {
 }
 
 /// The event as an object.
-fn write_object(out: &mut Vec<u8>, room: &RoomName, event: &RoomEvent) -> Written {
-    let stored = &*event.event;
-    let (name, text) = match (stored.kind(), &stored.content) {
-        (Kind::Text, Some(Content::Text(text))) => ("message", Some(text)),
-        (Kind::Notice, Some(Content::Text(text))) => ("notice", Some(text)),
+fn write_object(out: &mut Vec<u8>, room: &RoomName, event: &RoomEvent<'_>) -> Written {
+    let stored = event.event;
+    let (name, text) = match (stored.kind, stored.content) {
+        (Kind::Text, Some(ContentView::Text(text))) => ("message", Some(text)),
+        (Kind::Notice, Some(ContentView::Text(text))) => ("notice", Some(text)),
         (Kind::Joined, _) => ("joined", None),
         (Kind::Left, _) => ("left", None),
         (Kind::Renamed, _) => ("renamed", None),
@@ -99,10 +100,10 @@ fn write_object(out: &mut Vec<u8>, room: &RoomName, event: &RoomEvent) -> Writte
     if text.is_some() {
         object.plain("id", &event.id.encode()).plain("position", &event.position.encode());
     }
-    if stored.kind() != Kind::Notice {
-        object.string("username", &stored.username);
+    if stored.kind != Kind::Notice {
+        object.string("username", stored.username);
     }
-    object.string_if("previousUsername", &stored.previous_username);
+    object.string_if("previousUsername", stored.previous_username);
     if let Some(text) = text {
         object.string("text", text).integer("at", event.time);
     }
@@ -112,10 +113,10 @@ fn write_object(out: &mut Vec<u8>, room: &RoomName, event: &RoomEvent) -> Writte
 
 /// Data of the application is an event of its own type. A type that would mislead the stock client
 /// and JSON that would break it are not shown.
-fn write_data(out: &mut Vec<u8>, event: &RoomEvent) -> Written {
-    let Some(Content::Data(data)) = &event.event.content else { return None };
-    let json = super::json::valid(&data.json).filter(|_| !socketio::is_reserved(&data.r#type))?;
-    socketio::begin_event(out, "/", None, &data.r#type);
+fn write_data(out: &mut Vec<u8>, event: &RoomEvent<'_>) -> Written {
+    let Some(ContentView::Data { kind, json }) = event.event.content else { return None };
+    let json = super::json::valid(json).filter(|_| !socketio::is_reserved(kind))?;
+    socketio::begin_event(out, "/", None, kind);
     argument(out).extend_from_slice(json.as_bytes());
     Some(())
 }
@@ -149,25 +150,17 @@ fn argument(out: &mut Vec<u8>) -> &mut Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plaza_proto::event::{Data, Event};
     use plaza_proto::ids::MessageId;
     use plaza_proto::position::Epoch;
-    use std::sync::Arc;
+    use plaza_proto::view::EventView;
 
-    fn event(kind: Kind, content: Option<Content>) -> RoomEvent {
+    fn event(kind: Kind, content: Option<ContentView<'static>>) -> RoomEvent<'static> {
         let id = MessageId([7; 16]);
-        let event = Event {
-            version: 1,
-            kind: kind.into(),
-            user_id: "g:x".into(),
-            username: "小明".into(),
-            content,
-            ..Event::default()
-        };
-        RoomEvent { position: Position::of(Epoch([1; 8]), 5, id), id, time: 1_700_000_000_000, event: Arc::new(event) }
+        let event = EventView { version: 1, kind, user_id: "g:x", username: "小明", content, ..EventView::default() };
+        RoomEvent { position: Position::of(Epoch([1; 8]), 5, id), id, time: 1_700_000_000_000, event }
     }
 
-    fn shown(variant: Variant, event: &RoomEvent, mark: Mark) -> String {
+    fn shown(variant: Variant, event: &RoomEvent<'_>, mark: Mark) -> String {
         let room = RoomName::parse("lobby").expect("a valid name");
         let frame = encode_event(variant, &room, event, None, mark);
         let header = match frame.get(1) {
@@ -180,7 +173,7 @@ mod tests {
 
     #[test]
     fn text_variants_show_the_tutorials_lines() {
-        let text = event(Kind::Text, Some(Content::Text("你好 \"<b>\"".into())));
+        let text = event(Kind::Text, Some(ContentView::Text("你好 \"<b>\"")));
         assert_eq!(shown(Variant::TextZh, &text, Mark::None), r#"42["message","小明:你好 \"<b>\""]"#);
         assert_eq!(
             shown(Variant::TextZh, &event(Kind::Left, None), Mark::None),
@@ -198,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_event_variant_shows_objects() {
-        let text = event(Kind::Text, Some(Content::Text("hi".into())));
+        let text = event(Kind::Text, Some(ContentView::Text("hi")));
         let (id, position) = (text.id, text.position);
         assert_eq!(
             shown(Variant::Event, &text, Mark::None),
@@ -218,12 +211,8 @@ mod tests {
 
     #[test]
     fn data_is_an_event_of_its_type_and_passes_through_unchanged() {
-        let data = |kind: &str, json: &'static str| {
-            event(
-                Kind::Data,
-                Some(Content::Data(Data { r#type: kind.into(), json: Bytes::from_static(json.as_bytes()) })),
-            )
-        };
+        let data =
+            |kind, json: &'static str| event(Kind::Data, Some(ContentView::Data { kind, json: json.as_bytes() }));
         for variant in [Variant::TextZh, Variant::TextEn, Variant::Event] {
             assert_eq!(
                 shown(variant, &data("price", r#"{"b":1.50,"a":[]}"#), Mark::None),
@@ -236,7 +225,7 @@ mod tests {
 
     #[test]
     fn r02_the_offset_is_the_last_argument_and_the_same_for_all() {
-        let text = event(Kind::Text, Some(Content::Text("hi".into())));
+        let text = event(Kind::Text, Some(ContentView::Text("hi")));
         let offset = text.position;
         assert_eq!(shown(Variant::TextZh, &text, Mark::Offset), format!(r#"42["message","小明:hi","{offset}"]"#));
         assert!(shown(Variant::Event, &text, Mark::Offset).ends_with(&format!(r#"}},"{offset}"]"#)));
@@ -244,11 +233,10 @@ mod tests {
 
     #[test]
     fn r02_what_is_shown_aside_leaves_the_offset_alone() {
-        let text = event(Kind::Text, Some(Content::Text("hi".into())));
+        let text = event(Kind::Text, Some(ContentView::Text("hi")));
         assert_eq!(shown(Variant::TextZh, &text, Mark::Aside), r#"42["message","小明:hi",null]"#);
         assert!(shown(Variant::Event, &text, Mark::Aside).ends_with("}]"));
-        let data = Data { r#type: "word".into(), json: Bytes::from_static(br#""x""#) };
-        let data = event(Kind::Data, Some(Content::Data(data)));
+        let data = event(Kind::Data, Some(ContentView::Data { kind: "word", json: br#""x""# }));
         assert_eq!(shown(Variant::Event, &data, Mark::Aside), r#"42["word","x",null]"#);
     }
 

@@ -1,9 +1,11 @@
 use super::*;
 use crate::bridge::{HistoryFrom, RoomEvent, Variant};
 use crate::conn::{Cause, Chat};
+use crate::wire::plaza::client_event;
 use plaza_proto::code::Code;
 use plaza_proto::event::event::{Content, Kind};
 use plaza_proto::event::{Data, Event};
+use plaza_proto::view::EventView;
 use proptest::prelude::*;
 
 fn settings() -> Settings {
@@ -304,8 +306,9 @@ fn history_and_who_are_answered_in_acks() {
         content: Some(Content::Text("old".into())),
         ..Event::default()
     };
-    let event = RoomEvent { position: position(5), id, time: 77, event: Arc::new(event) };
-    driver.reply(asked.id, Reply::History { events: vec![event], more: true });
+    let event = RoomEvent { position: position(5), id, time: 77, event: EventView::from(&event) };
+    let room = RoomName::parse("lobby").expect("a valid name");
+    driver.reply(asked.id, Reply::History { events: vec![client_event(&room, &event, None)], more: true });
     assert_eq!(
         driver.texts(),
         [format!(

@@ -2,9 +2,10 @@
 
 use crate::bridge::RoomEvent;
 use plaza_proto::client;
-use plaza_proto::event::event::{Content as StoredContent, Kind};
+use plaza_proto::event::event::Kind;
 use plaza_proto::ids::RoomName;
 use plaza_proto::position::Position;
+use plaza_proto::view::ContentView;
 use std::borrow::Cow;
 
 /// A frame of a client. Empty texts stand for absent ones.
@@ -146,24 +147,24 @@ pub(super) const fn kind_name(kind: Kind) -> &'static str {
 }
 
 /// A stored event as clients see it; `previous` is left out of history pages.
-pub fn client_event(room: &RoomName, event: &RoomEvent, previous: Option<Position>) -> client::Event {
-    let stored = &*event.event;
+pub fn client_event(room: &RoomName, event: &RoomEvent<'_>, previous: Option<Position>) -> client::Event {
+    let stored = event.event;
     client::Event {
         room: room.to_string(),
         position: event.position.to_string(),
         previous: previous.map(|p| p.to_string()).unwrap_or_default(),
-        kind: kind_name(stored.kind()).to_owned(),
-        username: stored.username.clone(),
-        content: stored.content.as_ref().map(|content| match content {
-            StoredContent::Text(text) => client::event::Content::Text(text.clone()),
-            StoredContent::Data(data) => {
-                client::event::Content::Data(client::Data { r#type: data.r#type.clone(), data: data.json.clone() })
+        kind: kind_name(stored.kind).to_owned(),
+        username: stored.username.to_owned(),
+        content: stored.content.map(|content| match content {
+            ContentView::Text(text) => client::event::Content::Text(text.to_owned()),
+            ContentView::Data { kind, json } => {
+                client::event::Content::Data(client::Data { r#type: kind.to_owned(), data: json.to_vec().into() })
             }
         }),
         at: event.time,
         id: event.id.to_string(),
-        user_id: stored.user_id.clone(),
-        client_id: stored.client_id.clone(),
-        previous_username: stored.previous_username.clone(),
+        user_id: stored.user_id.to_owned(),
+        client_id: stored.client_id.to_owned(),
+        previous_username: stored.previous_username.to_owned(),
     }
 }

@@ -6,9 +6,9 @@ use crate::wire::json::{MAX_INTEGER, ObjectWriter, valid};
 use crate::wire::websocket::{FrameBuffer, Opcode};
 use bytes::Bytes;
 use plaza_proto::client::{self, ServerFrame, server_frame};
-use plaza_proto::event::event::Content as StoredContent;
 use plaza_proto::ids::RoomName;
 use plaza_proto::position::Position;
+use plaza_proto::view::ContentView;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -310,17 +310,12 @@ struct Shown<'a> {
     previous: &'a [u8],
     kind: &'a str,
     username: &'a str,
-    content: Option<ShownContent<'a>>,
+    content: Option<ContentView<'a>>,
     at: u64,
     id: &'a [u8],
     user_id: &'a str,
     client_id: &'a str,
     previous_username: &'a str,
-}
-
-enum ShownContent<'a> {
-    Text(&'a str),
-    Data { kind: &'a str, json: &'a [u8] },
 }
 
 impl Shown<'_> {
@@ -332,10 +327,10 @@ impl Shown<'_> {
         }
         object.plain("kind", self.kind.as_bytes()).string_if("username", self.username);
         match self.content {
-            Some(ShownContent::Text(text)) => {
+            Some(ContentView::Text(text)) => {
                 object.string("text", text);
             }
-            Some(ShownContent::Data { kind, json }) => {
+            Some(ContentView::Data { kind, json }) => {
                 // A backend's data that is no JSON must not break the frame around it.
                 object.string("type", kind).raw("data", valid(json).unwrap_or("null").as_bytes());
             }
@@ -354,8 +349,8 @@ impl Shown<'_> {
 /// Writes an event as an object: in frames, in history pages, and in acks on Socket.IO.
 pub fn write_event(out: &mut Vec<u8>, event: &client::Event) {
     let content = event.content.as_ref().map(|content| match content {
-        client::event::Content::Text(text) => ShownContent::Text(text),
-        client::event::Content::Data(data) => ShownContent::Data { kind: &data.r#type, json: &data.data },
+        client::event::Content::Text(text) => ContentView::Text(text),
+        client::event::Content::Data(data) => ContentView::Data { kind: &data.r#type, json: &data.data },
     });
     let shown = Shown {
         room: &event.room,
@@ -405,25 +400,21 @@ pub fn frame(frame: &ServerFrame) -> Bytes {
 }
 
 /// A room event as a complete WebSocket frame, written without a copy of the event.
-pub fn event_frame(room: &RoomName, event: &RoomEvent, previous: Option<Position>) -> Bytes {
-    let stored = &*event.event;
-    let content = stored.content.as_ref().map(|content| match content {
-        StoredContent::Text(text) => ShownContent::Text(text),
-        StoredContent::Data(data) => ShownContent::Data { kind: &data.r#type, json: &data.json },
-    });
+pub fn event_frame(room: &RoomName, event: &RoomEvent<'_>, previous: Option<Position>) -> Bytes {
+    let stored = event.event;
     let previous = previous.map(|position| position.encode());
     let shown = Shown {
         room: room.as_str(),
         position: &event.position.encode(),
         previous: previous.as_ref().map_or(&[], |text| &text[..]),
-        kind: kind_name(stored.kind()),
-        username: &stored.username,
-        content,
+        kind: kind_name(stored.kind),
+        username: stored.username,
+        content: stored.content,
         at: event.time,
         id: &event.id.encode(),
-        user_id: &stored.user_id,
-        client_id: &stored.client_id,
-        previous_username: &stored.previous_username,
+        user_id: stored.user_id,
+        client_id: stored.client_id,
+        previous_username: stored.previous_username,
     };
     let mut buffer = FrameBuffer::with_capacity(512);
     let mut outer = ObjectWriter::new(buffer.payload());

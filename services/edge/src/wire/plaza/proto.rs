@@ -74,7 +74,7 @@ pub fn frame(frame: &ServerFrame) -> Bytes {
 }
 
 /// A room event as a complete WebSocket frame.
-pub fn event_frame(room: &RoomName, event: &RoomEvent, previous: Option<Position>) -> Bytes {
+pub fn event_frame(room: &RoomName, event: &RoomEvent<'_>, previous: Option<Position>) -> Bytes {
     let body = server_frame::Body::Event(client_event(room, event, previous));
     frame(&ServerFrame { id: 0, body: Some(body) })
 }

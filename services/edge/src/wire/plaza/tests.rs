@@ -7,12 +7,12 @@ use plaza_proto::client::{self, ServerFrame, client_frame, server_frame};
 use plaza_proto::event::event::{Content as StoredContent, Kind};
 use plaza_proto::ids::{MessageId, RoomName};
 use plaza_proto::position::{Epoch, Position};
+use plaza_proto::view::EventView;
 use proptest::prelude::*;
 use prost::Message as _;
 use prost_types::{DescriptorProto, FileDescriptorSet};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// The messages of the client protocol, as compiled.
 fn messages() -> Vec<DescriptorProto> {
@@ -179,7 +179,7 @@ fn both_forms_of_an_event_carry_the_same() {
         ..Default::default()
     };
     let position = Position::of(Epoch([1; 8]), 5, id);
-    let event = RoomEvent { position, id, time: 9, event: Arc::new(event) };
+    let event = RoomEvent { position, id, time: 9, event: EventView::from(&event) };
     let room = RoomName::parse("lobby").expect("a valid name");
     let binary = proto::event_frame(&room, &event, Some(position));
     let (opcode, payload) = read_server_frame(&binary).expect("a whole frame");
