@@ -7,14 +7,13 @@ use plaza_tests::not_run;
 use std::path::Path;
 use std::process::Command;
 
-/// Helm 3, where `scripts/tools` has built it.
+/// Helm 3, where `tests/tools/build --cluster` has put it on PATH.
 fn helm_3() -> Option<Command> {
-    let program = root().join("target/tools/helm3/helm");
-    if program.exists() {
-        return Some(Command::new(program));
+    if Command::new("helm3").arg("version").output().is_ok() {
+        return Some(Command::new("helm3"));
     }
     if std::env::var("PLAZA_TEST_TIER").as_deref() != Ok("fast") {
-        not_run("Helm 3", "scripts/tools builds it where there is Go");
+        not_run("Helm 3", "tests/tools/build --cluster makes it");
     }
     None
 }

@@ -162,7 +162,7 @@ fn path() -> OsString {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
     let mut folders =
-        vec![cache.unwrap_or_else(home).join("plaza-kube/bin"), tools.join("bin"), tools.join("venv/bin")];
+        vec![cache.unwrap_or_else(home).join("plaza-tools/bin"), tools.join("bin"), tools.join("venv/bin")];
     folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
     std::env::join_paths(folders).expect("the parts of a PATH make a PATH")
 }
