@@ -172,7 +172,7 @@ fn the_dashboards_are_as_their_script_writes_them() {
 #[test]
 fn the_alerts_fire_when_they_should() {
     let mut promtool = tool("bin", "promtool");
-    let output = match promtool.args(["test", "rules", "tests/observe/rules.yaml"]).current_dir(root()).output() {
+    let output = match promtool.args(["test", "rules", "tests/chart/rules.yaml"]).current_dir(root()).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return plaza_tests::not_run("the tests of the alerts", "there is no promtool; scripts/tools installs it");
         }
@@ -180,7 +180,7 @@ fn the_alerts_fire_when_they_should() {
     };
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    let tests = read("tests/observe/rules.yaml");
+    let tests = read("tests/chart/rules.yaml");
     for (alert, _, _) in alerts() {
         assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} is tested");
     }

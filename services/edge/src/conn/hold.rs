@@ -20,9 +20,11 @@ pub(super) struct Key(Option<u64>);
 impl Key {
     /// Of a client id; an empty one is none.
     pub(super) fn of(client_id: &str) -> Self {
-        let mut hasher = DefaultHasher::new();
-        client_id.hash(&mut hasher);
-        Self((!client_id.is_empty()).then(|| hasher.finish()))
+        Self((!client_id.is_empty()).then(|| {
+            let mut hasher = DefaultHasher::new();
+            client_id.hash(&mut hasher);
+            hasher.finish()
+        }))
     }
 
     /// The message has an id.

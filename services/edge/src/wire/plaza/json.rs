@@ -1,6 +1,7 @@
 //! The JSON form: `{"id"?, "<body>": {...}}` with lowerCamelCase names.
 
 use super::frame::{BadFrame, Body, ClientFrame, Content, Hello, Publish, kind_name};
+use super::plain;
 use crate::bridge::RoomEvent;
 use crate::wire::json::{MAX_INTEGER, ObjectWriter, valid};
 use crate::wire::websocket::{FrameBuffer, Opcode};
@@ -162,6 +163,9 @@ fn text(field: Option<Text<'_>>) -> Cow<'_, str> {
 /// # Errors
 /// [`BadFrame`] for anything that is not one known body in one object.
 pub fn decode(message: &str) -> Result<ClientFrame<'_>, BadFrame> {
+    if let Some(frame) = plain::publish(message) {
+        return Ok(frame);
+    }
     let mut deserializer = serde_json::Deserializer::from_str(message);
     let read = deserializer.deserialize_map(FrameVisitor).and_then(|frame| deserializer.end().map(|()| frame));
     let (id, body) = read.map_err(|error| unreadable(message, &error))?;

@@ -5,6 +5,7 @@
 
 mod frame;
 pub mod json;
+mod plain;
 pub mod proto;
 #[cfg(test)]
 mod tests;

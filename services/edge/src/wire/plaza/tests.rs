@@ -232,6 +232,37 @@ fn raw_data_passes_through_unchanged() {
     assert_eq!(std::str::from_utf8(&json), Ok(r#"{"b": 1.50, "a":12345678901234567890}"#));
 }
 
+#[test]
+fn a_plain_publish_reads_as_with_a_space_before_it() {
+    for (plain, message) in [
+        (true, r#"{"publish":{"room":"a","text":"b"}}"#),
+        (true, r#"{"id":9007199254740991,"publish":{"clientId":"c","retry":true,"text":"你 b","room":"a"}}"#),
+        (true, r#"{"id":0,"publish":{"text":""}}"#),
+        (false, r#"{"id":9007199254740992,"publish":{"room":"a","text":"b"}}"#),
+        (false, r#"{"id":01,"publish":{"room":"a","text":"b"}}"#),
+        (false, r#"{"id":,"publish":{"room":"a","text":"b"}}"#),
+        (false, r#"{"id":+1,"publish":{"room":"a","text":"b"}}"#),
+        (false, r#"{"publish":{"room":"a","text":"b"},"id":1}"#),
+        (false, r#"{"publish":{"room":"a","text":"b"}} "#),
+        (false, r#"{"publish":{"room":"a","text":"b"}}x"#),
+        (false, r#"{"publish":{"room":"a","text":"b",}}"#),
+        (false, r#"{"publish":{"room":"a"}}"#),
+        (false, r#"{"publish":{}}"#),
+        (false, r#"{"publish":{"text":"b","text":"b"}}"#),
+        (false, r#"{"publish":{"text":"b","retry":true,"retry":true}}"#),
+        (false, r#"{"publish":{"text":"b","retry":null}}"#),
+        (false, r#"{"publish":{"text":"b","room":null}}"#),
+        (false, r#"{"publish":{"text":"b","trace":true}}"#),
+        (false, r#"{"publish":{"text":"b","type":"t"}}"#),
+        (false, r#"{"publish":{"text":"a\"b"}}"#),
+        (false, r#"{"publish":{"text":"\u4f60"}}"#),
+        (false, "{\"publish\":{\"text\":\"a\nb\"}}"),
+    ] {
+        assert_eq!(super::plain::publish(message).is_some(), plain, "{message}");
+        assert_eq!(json::decode(message).ok(), json::decode(&format!(" {message}")).ok(), "{message}");
+    }
+}
+
 proptest! {
     #[test]
     fn both_forms_of_a_client_frame_read_the_same(id in 0u64..=(1 << 53) - 1, room: String, text: String, client_id: String, retry: bool) {
