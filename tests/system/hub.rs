@@ -386,12 +386,13 @@ async fn history_comes_in_pages_oldest_first() {
         positions.push(a.say(room, &n.to_string()).await.0);
     }
     let page = async |from| match a.ask(Op::History { room, from, limit: 2 }).await {
-        Reply::History { events, more } => (events.iter().map(|e| e.position).collect::<Vec<_>>(), more),
+        Reply::History { events, more } => (events.into_iter().map(|event| event.position).collect::<Vec<_>>(), more),
         reply => panic!("{reply:?}"),
     };
-    assert_eq!(page(HistoryFrom::Newest).await, (positions[3..].to_vec(), true));
-    assert_eq!(page(HistoryFrom::Before(positions[2])).await, (positions[..2].to_vec(), false));
-    assert_eq!(page(HistoryFrom::After(positions[2])).await, (positions[3..].to_vec(), false));
+    let shown: Vec<_> = positions.iter().map(ToString::to_string).collect();
+    assert_eq!(page(HistoryFrom::Newest).await, (shown[3..].to_vec(), true));
+    assert_eq!(page(HistoryFrom::Before(positions[2])).await, (shown[..2].to_vec(), false));
+    assert_eq!(page(HistoryFrom::After(positions[2])).await, (shown[3..].to_vec(), false));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
 //! The frame that clients send most, a publish of a text, as `JSON.stringify` writes it: no space between the tokens,
-//! no escape in the texts. It is read where it lies, in a fifth of the instructions of [`super::json`], which reads
+//! no escape in the texts. It is read where it lies, in a third of the instructions of [`super::json`], which reads
 //! every other frame, and these in the same way.
 
 use super::frame::{Body, ClientFrame, Content, Publish};
