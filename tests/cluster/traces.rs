@@ -11,7 +11,7 @@ const JAEGER: &str = "jaeger";
 /// One message of `helm test` is one trace over edge and fanout, and each span names the pod it is from.
 pub(crate) async fn come_to_jaeger(kube: &Kube) {
     let Ok(program) = succeed(kube.command("sh").args(["-c", "command -v jaeger"])) else {
-        plaza_tests::not_run("traces of pods", "there is no jaeger on PATH; tests/tools/build makes it");
+        plaza_tests::not_run("traces of pods", "there is no jaeger on PATH; tests/tools/build observe makes it");
         return;
     };
     start_jaeger(kube, program.trim()).await;

@@ -12,13 +12,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Whether these programs are on PATH. If not, `what` is said to be not run.
+/// Whether a program is on PATH, or where `scripts/tools` puts it.
+pub fn is_there(name: &str) -> bool {
+    let (program, path) = (installed(name), std::env::var_os("PATH").unwrap_or_default());
+    program.is_absolute() || std::env::split_paths(&path).any(|folder| folder.join(&program).is_file())
+}
+
+/// Whether these programs are there. If not, `what` is said to be not run.
 pub fn are_there(what: &str, programs: &[&str]) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = |name: &str| {
-        let program = installed(name);
-        program.is_absolute() || std::env::split_paths(&path).any(|folder| folder.join(&program).is_file())
-    };
     let absent = programs.iter().find(|name| !is_there(name));
     if let Some(name) = absent {
         not_run(what, &format!("there is no {name}; scripts/tools brings it"));
