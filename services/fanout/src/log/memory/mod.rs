@@ -56,8 +56,7 @@ impl Default for MemoryOptions {
             history_age: Duration::from_secs(7 * 24 * 3600),
             max_bytes: 256 * 1024 * 1024,
             dedupe_window: Duration::from_secs(120),
-            // As many as a table of 65,536 places takes: one more, and it would be twice as large.
-            dedupe_ids: 57_344,
+            dedupe_ids: 65_536,
             feed_capacity: 16_384,
         }
     }
