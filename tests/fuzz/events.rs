@@ -1,9 +1,9 @@
 //! Events as programs publish them and as the store keeps them.
 
 use super::{Target, is_json, text};
-use plaza_edge::bridge::{RoomEvent, Variant};
+use plaza_edge::bridge::Variant;
 use plaza_edge::wire::websocket::read_server_frame;
-use plaza_edge::wire::{Mark, encode_event};
+use plaza_edge::wire::{Mark, RoomEvent, encode_event};
 use plaza_fanout::validate;
 use plaza_proto::event::event::{Content, Kind};
 use plaza_proto::event::{Data, Event};
@@ -14,8 +14,9 @@ use prost::Message;
 
 pub(super) const STORED: Target = Target { name: "stored-event", check: stored, seeds };
 
-/// Read in place an event is the same. What passes the check passes it again unchanged, and is shown to every kind of client in one frame, of which
-/// those in JSON are JSON. What the store holds need not have passed it: it is shown, or it shows nothing.
+/// Read in place an event is the same. What passes the check passes it again unchanged, and is shown to every kind of
+/// client in one frame, of which those in JSON are JSON. What the store holds need not have passed it: it is shown, or
+/// it shows nothing.
 fn stored(input: &[u8]) {
     let event = Event::decode(input);
     assert_eq!(EventView::parse(input), event.as_ref().ok().map(EventView::from), "read in place");

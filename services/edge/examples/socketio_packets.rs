@@ -6,10 +6,10 @@
 
 use bytes::Bytes;
 use fastrand::Rng;
-use plaza_edge::bridge::{RoomEvent, Variant};
+use plaza_edge::bridge::Variant;
 use plaza_edge::wire::socketio::{ack, connect, connect_error, disconnect, event, private_line};
 use plaza_edge::wire::websocket::read_server_frame;
-use plaza_edge::wire::{Mark, encode_event, encode_typing};
+use plaza_edge::wire::{Mark, RoomEvent, encode_event, encode_typing};
 use plaza_proto::event::event::{Content, Kind};
 use plaza_proto::event::{Data, Event};
 use plaza_proto::ids::{MessageId, RoomName};

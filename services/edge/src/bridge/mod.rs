@@ -21,7 +21,6 @@ use plaza_proto::code::{Code, Locale};
 use plaza_proto::event::Event;
 use plaza_proto::ids::{MessageId, RoomName};
 use plaza_proto::position::Position;
-use plaza_proto::view::EventView;
 use std::sync::Arc;
 
 /// Names one connection of this edge, for ever: a slot is used again only under a new generation.
@@ -443,17 +442,4 @@ pub struct Joined {
     pub replay: Vec<Bytes>,
     /// Why the replay is not complete: "epoch", "rolled_back", "trimmed" or "unavailable".
     pub reset: Option<&'static str>,
-}
-
-/// A stored event with its place, as encoders take it.
-#[derive(Clone, Copy, Debug)]
-pub struct RoomEvent<'a> {
-    /// Where it stands.
-    pub position: Position,
-    /// Message id.
-    pub id: MessageId,
-    /// Milliseconds since 1970-01-01 UTC by the store's clock.
-    pub time: u64,
-    /// The event.
-    pub event: EventView<'a>,
 }

@@ -1,10 +1,10 @@
 //! Room events as frames of each variant.
 
-use crate::bridge::{RoomEvent, Variant};
+use crate::bridge::Variant;
 use crate::feed::sequencer::Stored;
 use crate::wire::plaza::{json, proto};
 use crate::wire::websocket::{FrameBuffer, Opcode};
-use crate::wire::{self, Mark};
+use crate::wire::{self, Mark, RoomEvent};
 use bytes::Bytes;
 use plaza_proto::client::{Reset, ServerFrame, server_frame};
 use plaza_proto::event::event::Kind;

@@ -4,13 +4,26 @@ use super::json::{ObjectWriter, write_pieces};
 use super::plaza;
 use super::socketio::{self, lines};
 use super::websocket::{FrameBuffer, Opcode};
-use crate::bridge::{RoomEvent, Variant};
+use crate::bridge::Variant;
 use bytes::Bytes;
 use plaza_proto::code::Locale;
 use plaza_proto::event::event::Kind;
-use plaza_proto::ids::RoomName;
+use plaza_proto::ids::{MessageId, RoomName};
 use plaza_proto::position::Position;
-use plaza_proto::view::ContentView;
+use plaza_proto::view::{ContentView, EventView};
+
+/// A stored event with its place, as encoders take it.
+#[derive(Clone, Copy, Debug)]
+pub struct RoomEvent<'a> {
+    /// Where it stands.
+    pub position: Position,
+    /// Message id.
+    pub id: MessageId,
+    /// Milliseconds since 1970-01-01 UTC by the store's clock.
+    pub time: u64,
+    /// The event.
+    pub event: EventView<'a>,
+}
 
 /// What follows the argument of a Socket.IO event. The stock client takes the last argument of an event
 /// for its offset whenever it is a string.
@@ -150,9 +163,7 @@ fn argument(out: &mut Vec<u8>) -> &mut Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plaza_proto::ids::MessageId;
     use plaza_proto::position::Epoch;
-    use plaza_proto::view::EventView;
 
     fn event(kind: Kind, content: Option<ContentView<'static>>) -> RoomEvent<'static> {
         let id = MessageId([7; 16]);

@@ -15,12 +15,18 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// Whether a text stands in JSON as it is, without escapes.
+// Without an early exit the compiler looks at many bytes at a time.
+#[inline]
+pub fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, b| plain & (b >= b' ' && b != b'"' && b != b'\\'))
+}
+
 /// Writes several pieces of text as one string.
 pub fn write_pieces(out: &mut Vec<u8>, pieces: &[&str]) {
     out.push(b'"');
     for piece in pieces {
-        // Without an early exit the compiler looks at many bytes at a time.
-        if piece.bytes().fold(true, |plain, b| plain & (b >= b' ' && b != b'"' && b != b'\\')) {
+        if is_plain(piece) {
             out.extend_from_slice(piece.as_bytes());
         } else {
             // With quotes of its own, which go again.

@@ -7,4 +7,4 @@ pub mod plaza;
 pub mod socketio;
 pub mod websocket;
 
-pub use event::{Mark, encode_event, encode_typing};
+pub use event::{Mark, RoomEvent, encode_event, encode_typing};

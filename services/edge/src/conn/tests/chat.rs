@@ -1,6 +1,7 @@
 use super::*;
-use crate::bridge::{HistoryFrom, RoomEvent, Variant};
+use crate::bridge::{HistoryFrom, Variant};
 use crate::conn::{Cause, Chat};
+use crate::wire::RoomEvent;
 use crate::wire::plaza::client_event;
 use plaza_proto::code::Code;
 use plaza_proto::event::event::{Content, Kind};

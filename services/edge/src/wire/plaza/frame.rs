@@ -1,6 +1,6 @@
 //! What a client can say, whatever the form; and an event as both forms show it.
 
-use crate::bridge::RoomEvent;
+use crate::wire::RoomEvent;
 use plaza_proto::client;
 use plaza_proto::event::event::Kind;
 use plaza_proto::ids::RoomName;

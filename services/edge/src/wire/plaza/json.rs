@@ -2,7 +2,7 @@
 
 use super::frame::{BadFrame, Body, ClientFrame, Content, Hello, Publish, kind_name};
 use super::plain;
-use crate::bridge::RoomEvent;
+use crate::wire::RoomEvent;
 use crate::wire::json::{MAX_INTEGER, ObjectWriter, valid};
 use crate::wire::websocket::{FrameBuffer, Opcode};
 use bytes::Bytes;

@@ -3,7 +3,7 @@
 //! every other frame, and these in the same way.
 
 use super::frame::{Body, ClientFrame, Content, Publish};
-use crate::wire::json::MAX_INTEGER;
+use crate::wire::json::{MAX_INTEGER, is_plain};
 use std::borrow::Cow;
 
 /// `{"id":1,"publish":{"room":"a","text":"b","clientId":"c","retry":true}}`, of which the text is needed, and whose
@@ -50,8 +50,8 @@ fn once<'a, T>(field: &mut Option<T>, (value, behind): (T, &'a str)) -> Option<&
 /// A number and its comma.
 fn id(rest: &str) -> Option<(u64, &str)> {
     let (digits, rest) = rest.split_once(',')?;
-    let is_plain = digits.bytes().all(|digit| digit.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
-    let id = digits.parse().ok().filter(|id| is_plain && *id <= MAX_INTEGER)?;
+    let is_number = digits.bytes().all(|digit| digit.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    let id = digits.parse().ok().filter(|id| is_number && *id <= MAX_INTEGER)?;
     Some((id, rest))
 }
 
@@ -59,9 +59,7 @@ fn id(rest: &str) -> Option<(u64, &str)> {
 fn string(rest: &str) -> Option<(&str, &str)> {
     let inner = rest.strip_prefix('"')?;
     let (string, behind) = inner.split_at_checked(memchr::memchr(b'"', inner.as_bytes())?)?;
-    // Without an early exit the compiler looks at many bytes at a time.
-    let is_plain = string.bytes().fold(true, |plain, byte| plain & (byte >= b' ' && byte != b'\\'));
-    is_plain.then_some((string, &behind[1..]))
+    is_plain(string).then_some((string, &behind[1..]))
 }
 
 fn boolean(rest: &str) -> Option<(bool, &str)> {

@@ -1,7 +1,7 @@
 //! The protobuf form: the generated types, one frame in a binary message.
 
 use super::frame::{BadFrame, Body, ClientFrame, Content, Hello, Publish, client_event};
-use crate::bridge::RoomEvent;
+use crate::wire::RoomEvent;
 use crate::wire::json::MAX_INTEGER;
 use crate::wire::websocket::{FrameBuffer, Opcode};
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! The two forms say the same, by the names of the `.proto` file.
 
 use super::*;
-use crate::bridge::RoomEvent;
+use crate::wire::RoomEvent;
 use crate::wire::websocket::{Opcode, read_server_frame};
 use plaza_proto::client::{self, ServerFrame, client_frame, server_frame};
 use plaza_proto::event::event::{Content as StoredContent, Kind};
