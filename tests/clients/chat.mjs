@@ -27,6 +27,10 @@ async function connect(io, base, transports, auth) {
     line: (text) => client.lines.next(`the line ${text}`, (line) => line === text),
     close: () => socket.close(),
   };
+  // Nobody connects again here: why a client hears nothing any more is told by the log.
+  socket.on("disconnect", (reason) => {
+    if (reason !== "io client disconnect") console.log(`a connection to ${base} was lost: ${reason}`);
+  });
   await within(
     new Promise((resolve, reject) => {
       socket.on("connect", resolve);

@@ -186,6 +186,7 @@ async fn n1_stock_clients_chat_behind_a_balancer_without_sticky_sessions() {
     run(&installed("node"), "chat.mjs", &[balancer.url(), balancer.url()]).await;
     for edge in &cluster.edges {
         assert!(metric(edge, "plaza_relays_total{result=\"ok\"}").await > 0.0, "each edge has relayed");
+        assert_eq!(metric(edge, "plaza_relays_total{result=\"dead\"}").await, 0.0, "every owner lives and answers");
         becomes(edge, "plaza_relayed_sockets", 0.0).await;
     }
 }

@@ -3,6 +3,9 @@
 use super::ceiling::Ceiling;
 use std::time::Duration;
 
+/// Default of [`HttpLimits::header_timeout`].
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Bounds of the HTTP phase.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpLimits {
@@ -20,7 +23,7 @@ pub struct HttpLimits {
 impl Default for HttpLimits {
     fn default() -> Self {
         Self {
-            header_timeout: Duration::from_secs(5),
+            header_timeout: HEADER_TIMEOUT,
             idle_timeout: Duration::from_secs(75),
             max_connections: 16_384,
             ceiling: None,

@@ -15,6 +15,6 @@ mod upgrade;
 pub use ceiling::Ceiling;
 pub(crate) use ceiling::Full;
 pub use host::serve;
-pub use limits::HttpLimits;
+pub use limits::{HEADER_TIMEOUT, HttpLimits};
 pub use listener::tune;
 pub use upgrade::upgrade;

@@ -1,7 +1,7 @@
 //! This edge asks the owner of a session.
 
 use super::{ANSWER, Peers, RELAY};
-use crate::accept::answers;
+use crate::accept::{HEADER_TIMEOUT, answers};
 use crate::wire::engineio::{HandshakeError, Sid};
 use axum::body::Body;
 use axum::extract::Request;
@@ -27,7 +27,11 @@ use tokio_util::task::TaskTracker;
 const CONNECT: Duration = Duration::from_secs(1);
 /// Idle connections kept to one owner, and how long.
 const IDLE_CONNECTIONS: usize = 16;
-const IDLE: Duration = Duration::from_secs(15);
+const IDLE: Duration = Duration::from_secs(3);
+// While a request waits for a connection to come back, another one is opened, and if it comes too late it is kept
+// though nothing was ever said on it. The owner closes such a one as late with its first head: a request that went
+// out at that moment would be lost, and its session with it.
+const _: () = assert!(IDLE.as_millis() + 1_000 <= HEADER_TIMEOUT.as_millis());
 /// An owner that vanished without a word is found by probes, in about ten seconds.
 const PROBE: Duration = Duration::from_secs(3);
 const PROBES: u32 = 3;
