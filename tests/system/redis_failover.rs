@@ -137,6 +137,22 @@ async fn a_name_that_a_server_has_lost_waits_for_its_holder() {
     assert!(matches!(back.outcomes[..], [Outcome::Session(_)]), "{back:?}");
 }
 
+/// Two calls find a server without their script. One teaches it before the other has read its answer: that one does
+/// not take the server for another one.
+#[tokio::test]
+async fn first_calls_at_once_are_no_loss() {
+    let server = RedisServer::start().await;
+    let store = store_with(&server.url(), PATIENT);
+    let edge = edge_name("a");
+    store.register(registration(&edge)).await.expect("a registration");
+    let before = store.heartbeat(&edge, 1, None, Vec::new()).await.expect("a heartbeat").boot;
+    let mut late = std::pin::pin!(store.totals());
+    assert!(futures_util::poll!(&mut late).is_pending(), "it is on its way");
+    store.totals().await.expect("totals");
+    late.await.expect("totals");
+    assert_eq!(store.heartbeat(&edge, 2, None, Vec::new()).await.expect("a heartbeat").boot, before);
+}
+
 /// A server that gets its first replica draws a new replication id, and has lost nothing: no lease ends, and names
 /// are given at once.
 #[tokio::test]

@@ -123,9 +123,11 @@ impl Link {
                 self.lock().connection.insert(made).clone()
             }
         };
+        // Asked before the call: while this one finds the server without the script, another may teach it.
+        let knew = self.lock().known.contains(script.name);
         let answer = match connection.run(script, super::TAG, args, By::Hash).await {
             Err(error) if script::is_unknown(&error) => {
-                if self.has_forgotten(script) {
+                if knew && self.has_forgotten(script) {
                     let grace = self.name_grace.as_millis().to_string().into_bytes();
                     connection.run(&script::DOUBT, super::TAG, &[grace], By::Text).await?;
                 }
