@@ -4,6 +4,8 @@ use futures_util::{SinkExt, StreamExt};
 use plaza_proto::session::session_service_client::SessionServiceClient;
 use plaza_proto::session::{CountMembersRequest, ListSessionsRequest};
 use plaza_tests::cluster::Cluster;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -92,6 +94,46 @@ async fn a_session_that_a_promoted_replica_lacks_is_told_again() {
     while listed().await != 1 {
         assert!(begin.elapsed() < Duration::from_secs(15), "nobody tells it again");
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What clients ask for while a lease begins anew is about sessions that the new one does not know yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_unknown_while_a_lease_begins_anew() {
+    let cluster = Cluster::start_with(1, &["--message-rate", "0"]).await;
+    let url = format!("ws://{}/ws", cluster.edges[0].addr);
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..16)
+        .map(|client| {
+            let (url, stop) = (url.clone(), stop.clone());
+            tokio::spawn(async move {
+                let (mut ws, _) = connect_async(url).await.unwrap();
+                say(&mut ws, "{\"hello\":{}}").await;
+                hear(&mut ws, "\"welcome\"").await;
+                for id in (1..).take_while(|_| !stop.load(Relaxed)) {
+                    say(&mut ws, &format!("{{\"id\":{id},\"setUsername\":{{\"username\":\"c{client}-{id}\"}}}}")).await;
+                    let answer = hear(&mut ws, &format!("\"id\":{id},")).await;
+                    assert!(!answer.contains("not_found"), "{answer}");
+                }
+            })
+        })
+        .collect();
+
+    // The server says that names may have been lost: each time the lease begins anew.
+    let client = redis::Client::open(cluster.redis.url()).unwrap();
+    let mut raw = client.get_multiplexed_async_connection().await.unwrap();
+    let leases = || cluster.edges[0].process.log().matches("registered with the session service").count();
+    for doubt in 1..=3 {
+        let () = redis::cmd("HSET").arg("{plaza}:boot").arg("doubt").arg(doubt).query_async(&mut raw).await.unwrap();
+        let begin = Instant::now();
+        while leases() == doubt {
+            assert!(begin.elapsed() < Duration::from_secs(60), "the lease does not begin anew");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    stop.store(true, Relaxed);
+    for client in clients {
+        client.await.expect("every client is known");
     }
 }
 

@@ -262,13 +262,13 @@ impl Hub {
                 chaos::step(Step::Resolved);
                 self.link.results(results, self.now, done);
             }
-            Outcome::Session(SessionEvent::Registered { incarnation, edge_number: _, again }) => {
+            Outcome::Session(SessionEvent::Registered { incarnation, anew }) => {
                 self.feed.listen(&incarnation);
                 self.incarnation = incarnation;
                 self.readiness.set_degraded("session", None);
-                if again {
+                if let Some(anew) = anew {
                     self.metrics.leases_lost.inc();
-                    self.assert_all();
+                    let _gone = anew.send(self.assert_all());
                 }
             }
             Outcome::Session(SessionEvent::Applied(tag, result)) => self.on_applied(tag, result),

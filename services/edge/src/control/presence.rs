@@ -86,22 +86,20 @@ impl Hub {
         }
     }
 
-    /// Tells everything again, under a new lease: sessions with their names and rooms, then who is present.
-    pub(super) fn assert_all(&mut self) {
+    /// All that a new lease must be told: sessions with their names and rooms, then who is present.
+    pub(super) fn assert_all(&mut self) -> Vec<Op> {
         self.session.forget_owed();
         // The session service may have begun to count anew.
         self.conns.iter_mut().for_each(|conn| conn.generation = 0);
-        for conn in self.conns.iter().filter(|conn| conn.open && !conn.untold) {
-            for op in super::requests::session_ops(conn, &self.rooms) {
-                self.session.owe(op);
-            }
-        }
+        let told = self.conns.iter().filter(|conn| conn.open && !conn.untold);
+        let mut all: Vec<Op> = told.flat_map(|conn| super::requests::session_ops(conn, &self.rooms)).collect();
         for room in self.rooms.iter_mut() {
             for (user_id, user) in room.users.iter_mut().filter(|(_, user)| user.connections > 0) {
                 user.told = Some(user.username.clone());
-                self.session.owe(set_presence(room.name.as_str(), user_id, Some(&user.username)));
+                all.push(set_presence(room.name.as_str(), user_id, Some(&user.username)));
             }
         }
+        all
     }
 }
 

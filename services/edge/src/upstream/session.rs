@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 /// The call that applies operations.
@@ -48,14 +48,12 @@ const RETRIES: f64 = 10.0;
 /// What the session link tells the hub.
 #[derive(Debug)]
 pub enum SessionEvent {
-    /// A lease has begun. With `again` everything must be told anew under it.
+    /// A lease has begun.
     Registered {
         /// The incarnation.
         incarnation: Arc<str>,
-        /// Its number.
-        edge_number: u32,
-        /// There was a lease before.
-        again: bool,
+        /// There was a lease before: wants all that must be told anew under this one, before anything else is.
+        anew: Option<oneshot::Sender<Vec<Op>>>,
     },
     /// An operation that somebody waits for has a result.
     Applied(u64, Result<Applied, (Code, String)>),
@@ -286,11 +284,9 @@ impl Lease {
                     self.edge_number = answer.edge_number;
                     self.share();
                     (self.counter, self.acknowledged) = (0, 0);
-                    self.owed.clear();
                     self.incarnation.clone_from(&incarnation);
                     tracing::info!(%incarnation, number = answer.edge_number, "registered with the session service");
-                    let (incarnation, edge_number) = (incarnation.into(), answer.edge_number);
-                    return self.tell(SessionEvent::Registered { incarnation, edge_number, again }).await;
+                    return self.begin(incarnation.into(), again).await;
                 }
                 Err((code, message)) if !said => {
                     said = true;
@@ -305,19 +301,32 @@ impl Lease {
         }
     }
 
+    /// Tells the hub of a lease. Under another one than before, wishes that wait already would find none of the
+    /// sessions that they are about: the hub's sessions go first.
+    async fn begin(&mut self, incarnation: Arc<str>, again: bool) {
+        self.owed.clear();
+        if !again {
+            return self.tell(SessionEvent::Registered { incarnation, anew: None }).await;
+        }
+        let (anew, all) = oneshot::channel();
+        self.tell(SessionEvent::Registered { incarnation, anew: Some(anew) }).await;
+        self.owed.extend(all.await.unwrap_or_default());
+    }
+
     /// Applies and renews until the lease is lost.
     async fn hold(&mut self) -> LeaseLost {
         let mut beat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         let mut backoff = Backoff::new();
         let mut batch = Vec::new();
         loop {
+            let idle = self.owed.is_empty() && batch.is_empty();
             let outcome = tokio::select! {
                 _ = beat.tick() => match self.heartbeat().await {
                     Err(code) if self.may_try_again(code) => self.heartbeat().await,
                     result => result,
                 },
-                n = take(&mut self.inbox, &mut batch, self.owed.is_empty()) => {
-                    if n == 0 && self.owed.is_empty() {
+                n = take(&mut self.inbox, &mut batch, idle) => {
+                    if n == 0 && idle {
                         // The hub is gone.
                         return std::future::pending().await;
                     }
@@ -326,7 +335,10 @@ impl Lease {
             };
             match outcome {
                 Ok(()) => backoff = Backoff::new(),
-                Err(Code::LeaseLost) => return LeaseLost,
+                Err(Code::LeaseLost) => {
+                    self.put_off(batch, Code::Unavailable).await;
+                    return LeaseLost;
+                }
                 Err(_) if !self.owed.is_empty() => {
                     let wait = backoff.wait();
                     self.refuse_for(wait).await;
@@ -336,60 +348,72 @@ impl Lease {
         }
     }
 
-    /// Sends owed operations first, then those of the batch. On failure the owed ones are kept.
+    /// Makes one call: for what is owed, or, when nothing is, for the batch. On failure the owed operations are kept,
+    /// and nobody waits any more.
     async fn apply(&mut self, batch: &mut Vec<Entry>) -> Result<(), Code> {
-        let mut entries: Vec<Entry> = self.owed.drain(..).map(|op| Entry { op, tag: None, context: None }).collect();
-        entries.append(batch);
-        while !entries.is_empty() {
-            let rest = entries.split_off(entries.len().min(BATCH));
-            let ops: Vec<Op> = entries.iter().map(|entry| entry.op.clone()).collect();
-            let request = ApplyRequest { incarnation: self.incarnation.clone(), ops };
-            let contexts: Vec<SpanContext> = entries.iter_mut().filter_map(|entry| entry.context.take()).collect();
-            self.context.metrics.batch_operations.observe(entries.len() as f64);
-            self.retries = (self.retries + RETRY_SHARE).min(RETRIES);
-            let mut answer = self.call_apply(request.clone(), &contexts, 0).await;
-            if matches!(&answer, Err((code, _)) if self.may_try_again(*code)) {
-                answer = self.call_apply(request, &contexts, 1).await;
-            }
-            match answer {
-                Ok(answer) => {
-                    let mut results = answer.results.into_iter();
-                    for entry in entries {
-                        let result = outcome(results.next());
-                        if let Some(tag) = entry.tag {
-                            self.tell(SessionEvent::Applied(tag, result)).await;
-                        } else if let Err((code, message)) = result {
-                            tracing::debug!(%code, message, "an operation was refused");
-                            match (entry.op.op, code) {
-                                (Some(op::Op::Open(open)), Code::NotFound | Code::Forbidden) => {
-                                    self.tell(SessionEvent::Moved(open.session_id)).await;
-                                }
-                                (Some(op::Op::Open(open)), Code::UsernameTaken) => {
-                                    self.tell(SessionEvent::NameLost(open.session_id)).await;
-                                }
-                                _ => {}
-                            }
-                        }
-                    }
-                }
-                Err((code, message)) => {
-                    tracing::debug!(%code, message, "operations could not be applied");
-                    for entry in entries.into_iter().chain(rest) {
-                        match entry.tag {
-                            None => self.owed.push_back(entry.op),
-                            Some(tag) => {
-                                let seen = if code == Code::LeaseLost { Code::Unavailable } else { code };
-                                let failed = Err((seen, seen.english().to_owned()));
-                                self.tell(SessionEvent::Applied(tag, failed)).await;
-                            }
-                        }
-                    }
-                    return Err(code);
-                }
-            }
-            entries = rest;
+        let mut entries: Vec<Entry> = if self.owed.is_empty() {
+            std::mem::take(batch)
+        } else {
+            let turn = ..self.owed.len().min(BATCH);
+            self.owed.drain(turn).map(|op| Entry { op, tag: None, context: None }).collect()
+        };
+        let ops: Vec<Op> = entries.iter().map(|entry| entry.op.clone()).collect();
+        let request = ApplyRequest { incarnation: self.incarnation.clone(), ops };
+        let contexts: Vec<SpanContext> = entries.iter_mut().filter_map(|entry| entry.context.take()).collect();
+        self.context.metrics.batch_operations.observe(entries.len() as f64);
+        self.retries = (self.retries + RETRY_SHARE).min(RETRIES);
+        let mut answer = self.call_apply(request.clone(), &contexts, 0).await;
+        if matches!(&answer, Err((code, _)) if self.may_try_again(*code)) {
+            answer = self.call_apply(request, &contexts, 1).await;
         }
-        Ok(())
+        match answer {
+            Ok(answer) => {
+                let mut results = answer.results.into_iter();
+                for entry in entries {
+                    self.on_result(entry, outcome(results.next())).await;
+                }
+                Ok(())
+            }
+            Err((code, message)) => {
+                tracing::debug!(%code, message, "operations could not be applied");
+                let later = std::mem::take(&mut self.owed);
+                self.put_off(entries, code).await;
+                self.owed.extend(later);
+                self.put_off(std::mem::take(batch), code).await;
+                Err(code)
+            }
+        }
+    }
+
+    async fn on_result(&self, entry: Entry, result: Result<Applied, (Code, String)>) {
+        if let Some(tag) = entry.tag {
+            return self.tell(SessionEvent::Applied(tag, result)).await;
+        }
+        let Err((code, message)) = result else { return };
+        tracing::debug!(%code, message, "an operation was refused");
+        match (entry.op.op, code) {
+            (Some(op::Op::Open(open)), Code::NotFound | Code::Forbidden) => {
+                self.tell(SessionEvent::Moved(open.session_id)).await;
+            }
+            (Some(op::Op::Open(open)), Code::UsernameTaken) => {
+                self.tell(SessionEvent::NameLost(open.session_id)).await;
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps what is owed, and tells those who wait that they do so in vain.
+    async fn put_off(&mut self, entries: Vec<Entry>, code: Code) {
+        // Of leases nobody knows but this task.
+        let seen = if code == Code::LeaseLost { Code::Unavailable } else { code };
+        for entry in entries {
+            match entry.tag {
+                None => self.owed.push_back(entry.op),
+                Some(tag) => {
+                    self.tell(SessionEvent::Applied(tag, Err((seen, seen.english().to_owned())))).await;
+                }
+            }
+        }
     }
 
     /// Calls once, after so many attempts that failed: each has a span of its own below those of its requests.
@@ -474,13 +498,7 @@ impl Lease {
     async fn refuse_for(&mut self, wait: Duration) {
         let end = Instant::now() + wait;
         while let Ok(Some(entry)) = tokio::time::timeout_at(end, self.inbox.recv()).await {
-            match entry.tag {
-                None => self.owed.push_back(entry.op),
-                Some(tag) => {
-                    let failed = Err((Code::Unavailable, Code::Unavailable.english().to_owned()));
-                    self.tell(SessionEvent::Applied(tag, failed)).await;
-                }
-            }
+            self.put_off(vec![entry], Code::Unavailable).await;
         }
     }
 
