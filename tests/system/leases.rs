@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use tonic::transport::Channel;
@@ -103,21 +104,21 @@ async fn nobody_is_unknown_while_a_lease_begins_anew() {
     let cluster = Cluster::start_with(1, &["--message-rate", "0"]).await;
     let url = format!("ws://{}/ws", cluster.edges[0].addr);
     let stop = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..16)
-        .map(|client| {
-            let (url, stop) = (url.clone(), stop.clone());
-            tokio::spawn(async move {
-                let (mut ws, _) = connect_async(url).await.unwrap();
-                say(&mut ws, "{\"hello\":{}}").await;
-                hear(&mut ws, "\"welcome\"").await;
-                for id in (1..).take_while(|_| !stop.load(Relaxed)) {
-                    say(&mut ws, &format!("{{\"id\":{id},\"setUsername\":{{\"username\":\"c{client}-{id}\"}}}}")).await;
-                    let answer = hear(&mut ws, &format!("\"id\":{id},")).await;
-                    assert!(!answer.contains("not_found"), "{answer}");
-                }
-            })
-        })
-        .collect();
+    let mut clients = JoinSet::new();
+    for client in 0..16 {
+        let (url, stop) = (url.clone(), stop.clone());
+        clients.spawn(async move {
+            let (mut ws, _) = connect_async(url).await.unwrap();
+            say(&mut ws, "{\"hello\":{}}").await;
+            hear(&mut ws, "\"welcome\"").await;
+            for id in (1..).take_while(|_| !stop.load(Relaxed)) {
+                let name = format!("c{client}-{id}");
+                say(&mut ws, &format!("{{\"id\":{id},\"setUsername\":{{\"username\":\"{name}\"}}}}")).await;
+                let answer = hear(&mut ws, &format!("\"id\":{id},")).await;
+                assert!(!answer.contains("not_found"), "{answer}");
+            }
+        });
+    }
 
     // The server says that names may have been lost: each time the lease begins anew.
     let client = redis::Client::open(cluster.redis.url()).unwrap();
@@ -132,9 +133,7 @@ async fn nobody_is_unknown_while_a_lease_begins_anew() {
         }
     }
     stop.store(true, Relaxed);
-    for client in clients {
-        client.await.expect("every client is known");
-    }
+    clients.join_all().await;
 }
 
 async fn say(ws: &mut Socket, text: &str) {
