@@ -263,6 +263,8 @@ fn stream(server: SocketAddr, index: usize) -> anyhow::Result<TcpStream> {
         socket.bind(&SocketAddr::from((source, 0)).into())?;
     }
     socket.set_tcp_nodelay(true)?;
+    // Reset at the end: else its port stays taken for a minute, and a few runs take all.
+    socket.set_linger(Some(Duration::ZERO))?;
     // On loopback a connect is done at once, or the server's backlog is full: then this waits.
     socket.connect(&server.into())?;
     socket.set_nonblocking(true)?;
