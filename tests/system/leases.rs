@@ -105,7 +105,7 @@ async fn nobody_is_unknown_while_a_lease_begins_anew() {
     let url = format!("ws://{}/ws", cluster.edges[0].addr);
     let stop = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
-    for client in 0..16 {
+    for client in 0..4 {
         let (url, stop) = (url.clone(), stop.clone());
         clients.spawn(async move {
             let (mut ws, _) = connect_async(url).await.unwrap();
