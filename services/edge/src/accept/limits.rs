@@ -4,7 +4,7 @@ use super::ceiling::Ceiling;
 use std::time::Duration;
 
 /// Default of [`HttpLimits::header_timeout`].
-pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bounds of the HTTP phase.
 #[derive(Clone, Copy, Debug)]

@@ -15,6 +15,7 @@ mod upgrade;
 pub use ceiling::Ceiling;
 pub(crate) use ceiling::Full;
 pub use host::serve;
-pub use limits::{HEADER_TIMEOUT, HttpLimits};
+pub(crate) use limits::HEADER_TIMEOUT;
+pub use limits::HttpLimits;
 pub use listener::tune;
 pub use upgrade::upgrade;

@@ -336,6 +336,7 @@ impl Lease {
             match outcome {
                 Ok(()) => backoff = Backoff::new(),
                 Err(Code::LeaseLost) => {
+                    // Taken already, and behind what was owed.
                     self.put_off(batch, Code::Unavailable).await;
                     return LeaseLost;
                 }

@@ -115,7 +115,11 @@ impl Link {
     }
 
     async fn run(&self, script: &'static Script, args: &[Vec<u8>]) -> Result<Value, RedisError> {
-        let kept = self.lock().connection.clone();
+        // Asked before the call: while this one finds the server without the script, another may teach it.
+        let (kept, knew) = {
+            let state = self.lock();
+            (state.connection.clone(), state.known.contains(script.name))
+        };
         let mut connection = match kept {
             Some(connection) => connection,
             None => {
@@ -123,8 +127,6 @@ impl Link {
                 self.lock().connection.insert(made).clone()
             }
         };
-        // Asked before the call: while this one finds the server without the script, another may teach it.
-        let knew = self.lock().known.contains(script.name);
         let answer = match connection.run(script, super::TAG, args, By::Hash).await {
             Err(error) if script::is_unknown(&error) => {
                 if knew && self.has_forgotten(script) {
